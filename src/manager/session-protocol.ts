@@ -1,0 +1,180 @@
+/**
+ * What a manager and an agent say to each other on the manager's TCP address (2377), all JSON over
+ * HTTP:
+ *
+ * - `POST /weft/v1/join` {@link JoinRequest} -> {@link JoinResponse}; the token is the credential
+ * - `GET  /weft/v1/session` -> newline-delimited {@link SessionMessage}, open until either side ends it
+ * - `POST /weft/v1/status` {@link StatusReport} -> {@link StatusResponse}; also the heartbeat
+ * - `POST /weft/v1/leave` -> 204
+ *
+ * All but join carry `Authorization: Bearer <nodeId>.<nodeSecret>`. Mutual TLS will replace the
+ * bearer secret without a change to the messages.
+ */
+
+/** Task states in Swarm's order (swarmkit `api/types.proto`): a task only ever moves forward. */
+export const TASK_STATES = [
+  'new',
+  'pending',
+  'assigned',
+  'accepted',
+  'preparing',
+  'ready',
+  'starting',
+  'running',
+  'complete',
+  'shutdown',
+  'failed',
+  'rejected',
+  'remove',
+  'orphaned',
+] as const;
+export type TaskState = (typeof TASK_STATES)[number];
+
+/** What a node tells about itself. */
+export interface NodeDescription {
+  readonly hostname: string;
+  readonly platform: { readonly architecture: string; readonly os: string };
+  readonly resources: { readonly nanoCpus: number; readonly memoryBytes: number };
+  /** weft's own version. */
+  readonly agentVersion: string;
+}
+
+export interface JoinRequest {
+  /** `SWMTKN-1-<digest>-<secret>`. */
+  readonly token: string;
+  readonly description: NodeDescription;
+  /** The address, without port, at which other nodes reach this one: VTEP and gossip. */
+  readonly advertiseAddress: string;
+  readonly dataPathPort: number;
+  readonly gossipPort: number;
+  readonly availability: 'active' | 'pause' | 'drain';
+}
+
+export interface JoinResponse {
+  readonly clusterId: string;
+  readonly nodeId: string;
+  readonly nodeSecret: string;
+  readonly role: 'worker' | 'manager';
+}
+
+/** A network that this node needs: one of its tasks is on it, or it carries published ports. */
+export interface NetworkAssignment {
+  readonly id: string;
+  readonly name: string;
+  /** VXLAN network identifier, in [4096, 2^24). */
+  readonly vni: number;
+  /** `a.b.c.d/n`. */
+  readonly subnet: string;
+  readonly gateway: string;
+  /** True for the routing mesh's own network. */
+  readonly ingress: boolean;
+}
+
+export interface PortAssignment {
+  readonly protocol: 'tcp' | 'udp';
+  readonly targetPort: number;
+  readonly publishedPort: number;
+}
+
+/** A service that the node's mesh must balance: every node gets every service. */
+export interface ServiceAssignment {
+  readonly id: string;
+  readonly name: string;
+  /** Its VIPs on the networks of its tasks. */
+  readonly vips: readonly { readonly networkId: string; readonly address: string }[];
+  /** Its VIP on the ingress network; absent when it publishes nothing. */
+  readonly ingressVip?: string;
+  /** Ports published in `ingress` mode. */
+  readonly ports: readonly PortAssignment[];
+}
+
+/** One task for this node, with all that is needed to run it while no manager answers. */
+export interface TaskAssignment {
+  readonly id: string;
+  readonly serviceId: string;
+  readonly serviceName: string;
+  readonly slot: number;
+  /** `<service>.<slot>.<id>`. */
+  readonly name: string;
+  readonly desiredState: 'running' | 'shutdown' | 'remove';
+  readonly runtime: 'process' | 'docker';
+  /** The whole argument vector: command, then arguments. Never empty. */
+  readonly argv: readonly string[];
+  /** `NAME=value` lines. */
+  readonly env: readonly string[];
+  readonly directory?: string;
+  /** User name or `uid[:gid]`. */
+  readonly user?: string;
+  readonly hostname?: string;
+  /** Signal name, such as SIGTERM. */
+  readonly stopSignal: string;
+  readonly stopGraceMs: number;
+  /** First attachment is `eth0`. */
+  readonly attachments: readonly { readonly networkId: string; readonly address: string }[];
+}
+
+/** Everything a node must know, in one piece: it replaces what was known before. */
+export interface AssignmentSet {
+  readonly clusterId: string;
+  readonly nodeId: string;
+  /** This node's own address on the ingress network, `a.b.c.d`. */
+  readonly ingressAddress: string;
+  readonly networks: readonly NetworkAssignment[];
+  readonly services: readonly ServiceAssignment[];
+  readonly tasks: readonly TaskAssignment[];
+  /** `host:port` of every manager. */
+  readonly managers: readonly string[];
+  /** `host:port` of gossip members to join by. */
+  readonly gossipSeeds: readonly string[];
+}
+
+/** A change to an {@link AssignmentSet}: removals by id, and the objects that are new or changed. */
+export interface AssignmentChange {
+  readonly networks: readonly NetworkAssignment[];
+  readonly services: readonly ServiceAssignment[];
+  readonly tasks: readonly TaskAssignment[];
+  readonly removedNetworks: readonly string[];
+  readonly removedServices: readonly string[];
+  readonly removedTasks: readonly string[];
+  readonly managers: readonly string[];
+  readonly gossipSeeds: readonly string[];
+}
+
+/** One line of the session stream. The first one is always `complete`. */
+export type SessionMessage =
+  | { readonly kind: 'complete'; readonly sequence: number; readonly assignments: AssignmentSet }
+  | { readonly kind: 'change'; readonly sequence: number; readonly change: AssignmentChange }
+  /** Sent every few seconds, so that a dead connection is noticed. */
+  | { readonly kind: 'ping'; readonly sequence: number }
+  /** The node has been removed from the cluster: stop all tasks and forget it. */
+  | { readonly kind: 'removed'; readonly sequence: number };
+
+export interface TaskStatusReport {
+  readonly taskId: string;
+  readonly state: TaskState;
+  readonly message: string;
+  /** Why the task failed or was rejected. */
+  readonly error?: string;
+  readonly pid?: number;
+  readonly exitCode?: number;
+  /** Milliseconds since the Unix epoch. */
+  readonly timestampMs: number;
+}
+
+export interface StatusReport {
+  /** Statuses that changed since the last report; all of them in the first one of a session. */
+  readonly tasks: readonly TaskStatusReport[];
+  /** Present when it changed, and in the first report of a session. */
+  readonly description?: NodeDescription;
+  /** Published ports that this node cannot serve, and what holds them. */
+  readonly portConflicts: readonly {
+    readonly protocol: 'tcp' | 'udp';
+    readonly port: number;
+    readonly holder: string;
+  }[];
+}
+
+export interface StatusResponse {
+  /** When the next report is due at the latest, in milliseconds from now. */
+  readonly heartbeatMs: number;
+}
