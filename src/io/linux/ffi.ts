@@ -1,0 +1,169 @@
+import koffi from 'koffi';
+
+/**
+ * The only module that loads native code: the system calls that Node does not offer. Pointers that
+ * cross on a hot path are numbers (`uintptr_t`); whoever passes one keeps the buffer behind it alive
+ * from a JavaScript object, because an address alone does not.
+ */
+const libc = koffi.load('libc.so.6');
+
+type Syscall<Arguments extends unknown[]> = (...args: Arguments) => number;
+
+function declare<Arguments extends unknown[]>(prototype: string): Syscall<Arguments> {
+  return libc.func(prototype) as unknown as Syscall<Arguments>;
+}
+
+const openFile: Syscall<[path: string, flags: number, mode: number]> = declare(
+  'int open(const char *path, int flags, int mode)',
+);
+
+/** open(2). `mode` matters only when a file is made. */
+export function open(path: string, flags: number, mode = 0): number {
+  return openFile(path, flags, mode);
+}
+
+/** ftruncate(2). */
+export const ftruncate: Syscall<[fd: number, length: number]> = declare(
+  'int ftruncate(int fd, int64_t length)',
+);
+/** close(2). */
+export const close: Syscall<[fd: number]> = declare('int close(int fd)');
+/** ioctl(2) with a buffer. */
+export const ioctlBuffer: Syscall<[fd: number, request: number, argument: Uint8Array]> = declare(
+  'int ioctl(int fd, unsigned long request, void *argument)',
+);
+/** ioctl(2) with a plain number. */
+export const ioctlNumber: Syscall<[fd: number, request: number, argument: number]> = declare(
+  'int ioctl(int fd, unsigned long request, uintptr_t argument)',
+);
+/** setns(2): changes the network namespace of the calling thread only. */
+export const setns: Syscall<[fd: number, namespaceType: number]> = declare(
+  'int setns(int fd, int nstype)',
+);
+/** socket(2). */
+export const socket: Syscall<[domain: number, type: number, protocol: number]> = declare(
+  'int socket(int domain, int type, int protocol)',
+);
+/** bind(2). */
+export const bind: Syscall<[fd: number, address: Uint8Array, length: number]> = declare(
+  'int bind(int fd, void *address, int length)',
+);
+/** setsockopt(2). */
+export const setsockopt: Syscall<
+  [fd: number, level: number, name: number, value: Uint8Array, length: number]
+> = declare('int setsockopt(int fd, int level, int name, void *value, int length)');
+/** eventfd(2). */
+export const eventfd: Syscall<[initial: number, flags: number]> = declare(
+  'int eventfd(unsigned int initial, int flags)',
+);
+/** epoll_create1(2). */
+export const epollCreate: Syscall<[flags: number]> = declare('int epoll_create1(int flags)');
+/** epoll_ctl(2). */
+export const epollCtl: Syscall<
+  [epoll: number, operation: number, fd: number, event: Uint8Array | null]
+> = declare('int epoll_ctl(int epfd, int op, int fd, void *event)');
+/** epoll_wait(2); `events` is an address. */
+export const epollWait: Syscall<
+  [epoll: number, events: number, maxEvents: number, timeoutMs: number]
+> = declare('int epoll_wait(int epfd, uintptr_t events, int maxevents, int timeout)');
+/** read(2) into an address. */
+export const readAt: Syscall<[fd: number, address: number, length: number]> = declare(
+  'int64_t read(int fd, uintptr_t address, uintptr_t length)',
+);
+/** write(2) from an address. */
+export const writeAt: Syscall<[fd: number, address: number, length: number]> = declare(
+  'int64_t write(int fd, uintptr_t address, uintptr_t length)',
+);
+/** write(2) from a buffer: for cold paths. */
+export const writeBuffer: Syscall<[fd: number, data: Uint8Array, length: number]> = declare(
+  'int64_t write(int fd, void *data, uintptr_t length)',
+);
+/** writev(2); `vectors` is the address of an iovec array. */
+export const writev: Syscall<[fd: number, vectors: number, count: number]> = declare(
+  'int64_t writev(int fd, uintptr_t vectors, int count)',
+);
+/** sendmsg(2); `message` is the address of a msghdr. */
+export const sendmsg: Syscall<[fd: number, message: number, flags: number]> = declare(
+  'int64_t sendmsg(int fd, uintptr_t message, int flags)',
+);
+/** recvmsg(2); `message` is the address of a msghdr. */
+export const recvmsg: Syscall<[fd: number, message: number, flags: number]> = declare(
+  'int64_t recvmsg(int fd, uintptr_t message, int flags)',
+);
+
+/** The address of the first byte of `bytes`. It stays valid only while `bytes` is referenced. */
+export function addressOf(bytes: Uint8Array): number {
+  return Number(koffi.address(bytes));
+}
+
+/** The errno of the last failed call on this thread. */
+export function errno(): number {
+  return koffi.errno();
+}
+
+const mmap = libc.func(
+  'void *mmap(uintptr_t at, uintptr_t length, int protection, int flags, int fd, int64_t offset)',
+) as unknown as (
+  at: number,
+  length: number,
+  protection: number,
+  flags: number,
+  fd: number,
+  offset: number,
+) => bigint;
+/** What mmap(2) returns on failure: (void *) -1. */
+const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
+
+/**
+ * mmap(2) of a whole file; the mapping lasts as long as the process.
+ *
+ * @throws {SyscallError} if the kernel refuses
+ */
+export function mapShared(
+  length: number,
+  protection: number,
+  flags: number,
+  fd: number,
+): Uint8Array {
+  const address = mmap(0, length, protection, flags, fd, 0);
+  if (address === MAP_FAILED) throw new SyscallError('mmap', 'map a file', errno());
+  return new Uint8Array(koffi.view(address, length));
+}
+
+/** errno values that weft tells apart (asm-generic/errno*.h). */
+export const EINTR = 4;
+export const EIO = 5;
+export const EAGAIN = 11;
+export const EBUSY = 16;
+export const EADDRINUSE = 98;
+
+const ERRNO_NAMES: ReadonlyMap<number, string> = new Map(
+  Object.entries(koffi.os.errno).map(([name, code]) => [code, name]),
+);
+
+/** A system call that failed where it must not. `code` is the errno's name, as in Node's errors. */
+export class SyscallError extends Error {
+  override readonly name = 'SyscallError';
+  readonly code: string;
+  readonly syscall: string;
+
+  constructor(syscall: string, detail: string, error: number) {
+    const code = ERRNO_NAMES.get(error) ?? `errno ${error}`;
+    super(`Cannot ${detail}: ${syscall} failed with ${code}`);
+    this.code = code;
+    this.syscall = syscall;
+  }
+}
+
+/**
+ * Passes a system call's result through.
+ *
+ * @param result - What the call returned.
+ * @param syscall - Its name.
+ * @param detail - What was being done, to complete "Cannot …".
+ * @throws {SyscallError} if `result` is negative
+ */
+export function check(result: number, syscall: string, detail: string): number {
+  if (result < 0) throw new SyscallError(syscall, detail, errno());
+  return result;
+}
