@@ -1,0 +1,98 @@
+import type { Ipv4, Mac } from '../core/address.ts';
+import type { BackendStatus, MeshService } from '../routing-mesh/services.ts';
+
+/** What the control thread tells the packet thread. Plain values: they cross by structured clone. */
+export type DataPlaneCommand =
+  /** Makes or changes a network. Its endpoints stay. */
+  | {
+      readonly kind: 'setNetwork';
+      readonly vni: number;
+      readonly subnet: { readonly address: Ipv4; readonly prefix: number };
+      readonly gateway: Ipv4;
+    }
+  /** Forgets a network and its endpoints. Its ports must have been removed. */
+  | { readonly kind: 'removeNetwork'; readonly vni: number }
+  /** Starts to serve a TAP as an endpoint of this node. */
+  | {
+      readonly kind: 'addPort';
+      readonly id: number;
+      readonly fd: number;
+      readonly vni: number;
+      readonly address: Ipv4;
+      readonly mac: Mac;
+    }
+  /** Starts to serve the host's own TAP. */
+  | {
+      readonly kind: 'addHostPort';
+      readonly id: number;
+      readonly fd: number;
+      readonly address: Ipv4;
+      readonly mac: Mac;
+    }
+  /** Stops serving a port; when acknowledged, its descriptor may be closed. */
+  | { readonly kind: 'removePort'; readonly id: number }
+  /** Says behind which VTEP an address is. Never replaces an endpoint of this node. */
+  | {
+      readonly kind: 'setEndpoint';
+      readonly vni: number;
+      readonly address: Ipv4;
+      readonly mac: Mac;
+      readonly vtep: Ipv4;
+      readonly vtepPort: number;
+    }
+  /** Forgets a remote endpoint, if it is still behind `vtep`. */
+  | {
+      readonly kind: 'removeEndpoint';
+      readonly vni: number;
+      readonly address: Ipv4;
+      readonly vtep: Ipv4;
+    }
+  /** Accepts datagrams from a VTEP. */
+  | { readonly kind: 'setVtep'; readonly address: Ipv4; readonly port: number }
+  | { readonly kind: 'removeVtep'; readonly address: Ipv4 }
+  | { readonly kind: 'setService'; readonly service: MeshService }
+  | { readonly kind: 'removeService'; readonly scope: number; readonly vip: Ipv4 };
+
+/** One request to the packet thread. Commands of a batch are applied together, between packets. */
+export type DataPlaneRequest =
+  | {
+      readonly sequence: number;
+      readonly kind: 'apply';
+      readonly commands: readonly DataPlaneCommand[];
+    }
+  | { readonly sequence: number; readonly kind: 'status' }
+  | { readonly sequence: number; readonly kind: 'stop' };
+
+/** Gauges of the packet thread. */
+export interface DataPlaneStatus {
+  readonly ports: number;
+  readonly networks: number;
+  readonly endpoints: number;
+  readonly vteps: number;
+  readonly services: readonly {
+    readonly scope: number;
+    readonly vip: Ipv4;
+    readonly backends: readonly BackendStatus[];
+  }[];
+  readonly flows: { readonly tcp: number; readonly udp: number; readonly icmp: number };
+}
+
+/** What the packet thread says. */
+export type DataPlaneEvent =
+  | { readonly kind: 'done'; readonly sequence: number; readonly status?: DataPlaneStatus }
+  | { readonly kind: 'refused'; readonly sequence: number; readonly message: string }
+  /** The TAP behind a port is gone, for instance because its namespace was deleted. */
+  | { readonly kind: 'portGone'; readonly id: number };
+
+/** What a packet thread is started with. */
+export interface DataPlaneWorkerData {
+  readonly vtepAddress: Ipv4;
+  readonly listenAddress: Ipv4;
+  readonly port: number;
+  readonly wakeFd: number;
+  readonly counters: SharedArrayBuffer;
+  readonly hashKey: Uint8Array;
+  readonly flowCapacity: number;
+  /** File that the flow table lives in, so that flows survive a restart of the agent. */
+  readonly flowFile: string;
+}

@@ -1,0 +1,151 @@
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import type { Ipv4 } from '../core/address.ts';
+import type { Random } from '../core/capabilities.ts';
+import { WakeUp } from '../io/linux/epoll.ts';
+import { workerUrl } from '../io/worker-url.ts';
+import type {
+  DataPlaneCommand,
+  DataPlaneEvent,
+  DataPlaneRequest,
+  DataPlaneStatus,
+  DataPlaneWorkerData,
+} from './commands.ts';
+import { Counters } from './counters.ts';
+
+/** Flows that a node tracks at most; past it the quietest of a set goes. 64 bytes each. */
+const FLOW_CAPACITY = 262_144;
+
+/** How a data plane is set up. */
+export interface DataPlaneOptions {
+  /** This node's VTEP address: source of all VXLAN, and what other nodes send to. */
+  readonly vtepAddress: Ipv4;
+  /** Address to receive on; 0 is any. */
+  readonly listenAddress: Ipv4;
+  /** UDP port of VXLAN. */
+  readonly port: number;
+  /** Where the flow table lives: on a tmpfs, so that flows survive the process but not the machine. */
+  readonly flowFile: string;
+  /** Told when the TAP of a port has vanished. */
+  readonly onPortGone: (portId: number) => void;
+  /** Told when the packet thread has died: a bug, after which nothing works. */
+  readonly onFailure: (error: Error) => void;
+}
+
+interface Waiting {
+  readonly resolve: (status: DataPlaneStatus | undefined) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** A request without its number. */
+type Body = DataPlaneRequest extends infer Each
+  ? Each extends DataPlaneRequest
+    ? Omit<Each, 'sequence'>
+    : never
+  : never;
+
+/** The control thread's handle of the packet thread. */
+export class DataPlane {
+  readonly counters: Counters = new Counters();
+  readonly #options: DataPlaneOptions;
+  readonly #worker: Worker;
+  readonly #channel: MessagePort;
+  readonly #wakeUp = new WakeUp();
+  /** BOUNDED by the callers, who wait for each answer. */
+  readonly #waiting = new Map<number, Waiting>();
+  #nextSequence = 1;
+  #stopping = false;
+
+  private constructor(random: Random, options: DataPlaneOptions) {
+    this.#options = options;
+    const { port1, port2 } = new MessageChannel();
+    const data: DataPlaneWorkerData = {
+      vtepAddress: options.vtepAddress,
+      listenAddress: options.listenAddress,
+      port: options.port,
+      wakeFd: this.#wakeUp.fd,
+      counters: this.counters.shared,
+      hashKey: random.bytes(8),
+      flowCapacity: FLOW_CAPACITY,
+      flowFile: options.flowFile,
+    };
+    this.#channel = port1;
+    this.#worker = new Worker(workerUrl(import.meta.url, './worker'), {
+      workerData: { ...data, channel: port2 },
+      transferList: [port2],
+    });
+    this.#channel.on('message', (event: DataPlaneEvent) => this.#receive(event));
+    this.#worker.on('error', (error: Error) => this.#fail(error));
+    this.#worker.on('exit', () => {
+      if (!this.#stopping) this.#fail(new Error('The packet thread ended by itself'));
+    });
+  }
+
+  /**
+   * Starts a packet thread and waits until it serves its UDP port.
+   *
+   * @throws {Error} if the UDP port is taken, saying so
+   */
+  static async start(random: Random, options: DataPlaneOptions): Promise<DataPlane> {
+    const dataPlane = new DataPlane(random, options);
+    try {
+      await dataPlane.status();
+      return dataPlane;
+    } catch (error) {
+      await dataPlane.#worker.terminate();
+      throw error;
+    }
+  }
+
+  /**
+   * Changes tables. All commands take effect together.
+   *
+   * @throws {Error} if a command names something that does not exist; those before it are in effect
+   */
+  async apply(commands: readonly DataPlaneCommand[]): Promise<void> {
+    if (commands.length > 0) await this.#request({ kind: 'apply', commands });
+  }
+
+  /** Gauges, read on the packet thread. */
+  async status(): Promise<DataPlaneStatus> {
+    const status = await this.#request({ kind: 'status' });
+    if (status === undefined) throw new Error('The packet thread gave no status');
+    return status;
+  }
+
+  /** Ends the packet thread. TAPs stay as they are. */
+  async close(): Promise<void> {
+    this.#stopping = true;
+    const ended = new Promise((resolve) => this.#worker.once('exit', resolve));
+    await this.#request({ kind: 'stop' });
+    await ended;
+    this.#channel.close();
+    this.#wakeUp.close();
+  }
+
+  #request(body: Body): Promise<DataPlaneStatus | undefined> {
+    const sequence = this.#nextSequence++;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(sequence, { resolve, reject });
+      this.#channel.postMessage({ ...body, sequence } as DataPlaneRequest);
+      this.#wakeUp.signal();
+    });
+  }
+
+  #receive(event: DataPlaneEvent): void {
+    if (event.kind === 'portGone') {
+      this.#options.onPortGone(event.id);
+      return;
+    }
+    const waiting = this.#waiting.get(event.sequence);
+    this.#waiting.delete(event.sequence);
+    if (event.kind === 'done') waiting?.resolve(event.status);
+    else waiting?.reject(new Error(event.message));
+  }
+
+  #fail(error: Error): void {
+    const starting = this.#waiting.size > 0;
+    for (const waiting of this.#waiting.values()) waiting.reject(error);
+    this.#waiting.clear();
+    if (!starting && !this.#stopping) this.#options.onFailure(error);
+  }
+}

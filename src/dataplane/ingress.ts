@@ -1,0 +1,131 @@
+import type { Ipv4 } from '../core/address.ts';
+import type { ChecksumKernel } from '../core/checksum.ts';
+import { ETHERNET_HEADER_BYTES, IPV4_HEADER_BYTES_MIN } from '../core/packet.ts';
+import type { Arena } from '../io/linux/arena.ts';
+import { VNET_HEADER_BYTES } from '../io/linux/tap.ts';
+import type { VxlanReceiver } from '../io/linux/vxlan-socket.ts';
+import { NOT_VXLAN, readVxlanVni, VXLAN_HEADER_BYTES } from '../vxlan/header.ts';
+import { Coalescer } from './coalesce.ts';
+import { type Counters, dropIndex, trafficIndex } from './counters.ts';
+import type { Egress } from './egress.ts';
+import { Offload, writePlain, writeTcpSuperframe } from './offload.ts';
+import type { PortWriter } from './port-writer.ts';
+import type { Switch } from './switch.ts';
+
+const RECEIVES = trafficIndex('underlay-receives');
+const DATAGRAMS_IN = trafficIndex('underlay-datagrams-in');
+const BYTES_IN = trafficIndex('underlay-bytes-in');
+const UNKNOWN_VTEP = dropIndex('unknown-vtep');
+const NOT_VXLAN_DROP = dropIndex('not-vxlan');
+const UNKNOWN_VNI = dropIndex('unknown-vni');
+const TCP_CHECKSUM_START = ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES_MIN;
+const NOTHING_TO_OFFLOAD = new Offload();
+
+/** What {@link Ingress} works with. */
+export interface IngressDeps {
+  readonly arena: Arena;
+  readonly checksum: ChecksumKernel;
+  readonly counters: Counters;
+  readonly receiver: VxlanReceiver;
+  readonly decide: Switch;
+  readonly ports: PortWriter;
+  readonly egress: Egress;
+}
+
+/** Takes what the underlay brings, checks it, joins TCP segments, and hands it to the ports. */
+export class Ingress {
+  /** UDP port of each known VTEP, by `address | 0`. Only these are listened to. */
+  readonly vteps: Map<number, number> = new Map();
+  readonly #deps: IngressDeps;
+  readonly #coalescer: Coalescer;
+
+  constructor(deps: IngressDeps) {
+    this.#deps = deps;
+    this.#coalescer = new Coalescer(deps.arena, deps.checksum);
+  }
+
+  /**
+   * Receives once and handles all that it brought.
+   *
+   * @param nowMs - Wall-clock milliseconds.
+   * @returns whether there was anything to receive
+   */
+  receive(nowMs: number): boolean {
+    const { receiver, counters } = this.#deps;
+    const received = receiver.receive();
+    if (received < 0) return false;
+    const stride = Math.max(1, receiver.segmentBytes);
+    counters.add(RECEIVES, 1);
+    counters.add(DATAGRAMS_IN, Math.ceil(received / stride));
+    counters.add(BYTES_IN, received);
+    if (!this.#isKnown(receiver.source)) {
+      counters.drop(UNKNOWN_VTEP);
+      return true;
+    }
+    const end = receiver.buffer + received;
+    let at = receiver.buffer;
+    while (at < end) at += stride * this.#handle(at, stride, end, nowMs);
+    return true;
+  }
+
+  #isKnown(source: Ipv4): boolean {
+    const port = this.vteps.get(source | 0);
+    if (port === undefined) return false;
+    const { origin } = this.#deps.decide;
+    origin.vtep = source;
+    origin.vtepPort = port;
+    return true;
+  }
+
+  /** Handles the datagram at `at` and those joined to it; returns how many that were. */
+  #handle(at: number, stride: number, end: number, nowMs: number): number {
+    const { arena, counters, decide } = this.#deps;
+    const length = Math.min(stride, end - at);
+    const vni = readVxlanVni(arena.view, at, length);
+    const network = decide.networks.get(vni);
+    if (network === undefined) {
+      counters.drop(vni === NOT_VXLAN ? NOT_VXLAN_DROP : UNKNOWN_VNI);
+      return 1;
+    }
+    const joined = this.#coalescer;
+    joined.join(at, stride, end);
+    const isSuperframe = joined.segments > 1;
+    const frame = at + VXLAN_HEADER_BYTES;
+    const frameBytes = isSuperframe
+      ? joined.headerBytes + joined.payloadBytes
+      : length - VXLAN_HEADER_BYTES;
+    const decision = decide.fromVtep(network, frame, frameBytes, isSuperframe, nowMs);
+    if (decision.action === 'drop') counters.drop(decision.drop);
+    else if (decision.action === 'back') this.#answer(network.vni);
+    else if (decision.port !== undefined) {
+      if (isSuperframe) this.#writeSuperframe(decision.port.fd, frame, frameBytes);
+      else this.#writeFrame(decision.port.fd, frame, frameBytes);
+    }
+    return joined.segments;
+  }
+
+  /** The VXLAN header in front of the frame makes room for the virtio-net header. */
+  #writeFrame(fd: number, frame: number, frameBytes: number): void {
+    writePlain(this.#deps.arena.view, frame - VNET_HEADER_BYTES);
+    this.#deps.ports.write(fd, frame, frameBytes);
+  }
+
+  #writeSuperframe(fd: number, frame: number, frameBytes: number): void {
+    const { arena, ports } = this.#deps;
+    const { iovecs, segments, headerBytes, gsoBytes } = this.#coalescer;
+    const header = frame - VNET_HEADER_BYTES;
+    writeTcpSuperframe(arena.view, header, headerBytes, gsoBytes, TCP_CHECKSUM_START);
+    arena.setIovec(iovecs, header, VNET_HEADER_BYTES + headerBytes + gsoBytes);
+    ports.writeVectors(fd, iovecs, segments, frameBytes);
+  }
+
+  /** Sends an answer (ARP, echo) to the node that asked. */
+  #answer(vni: number): void {
+    const { decide, egress, ports } = this.#deps;
+    const { decision, packet, origin } = decide;
+    ports.countAnswer(decision.answer);
+    packet.start = decision.answerStart;
+    packet.length = decision.answerBytes;
+    egress.send(packet, NOTHING_TO_OFFLOAD, vni, origin.vtep, origin.vtepPort);
+  }
+}

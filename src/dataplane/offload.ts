@@ -1,0 +1,74 @@
+// struct virtio_net_hdr (virtio 1.2 section 5.1.6), little-endian:
+// | flags 8 | gso_type 8 | hdr_len 16 | gso_size 16 | csum_start 16 | csum_offset 16 |
+const NEEDS_CSUM = 1;
+const DATA_VALID = 2;
+const GSO_ECN = 0x80;
+
+/** `gso_type` values. */
+export const GSO_NONE = 0;
+export const GSO_TCPV4 = 1;
+export const GSO_UDP_L4 = 5;
+
+/** What a TAP says about the frame behind its header. Reused: {@link readOffload} overwrites it. */
+export class Offload {
+  /** The transport checksum field holds only the pseudo-header's sum; the rest must be added. */
+  needsChecksum = false;
+  gsoType: number = GSO_NONE;
+  /** Payload bytes of each segment. */
+  gsoBytes = 0;
+  /** Where the checksummed part starts, from the start of the frame. */
+  checksumStart = 0;
+  /** Where the checksum field is, from `checksumStart`. */
+  checksumOffset = 0;
+
+  /** Says that the frame is complete as it is. */
+  clear(): void {
+    this.needsChecksum = false;
+    this.gsoType = GSO_NONE;
+    this.gsoBytes = 0;
+  }
+}
+
+/** Reads the virtio-net header at `offset`. */
+export function readOffload(view: DataView, offset: number, offload: Offload): void {
+  offload.needsChecksum = (view.getUint8(offset) & NEEDS_CSUM) !== 0;
+  offload.gsoType = view.getUint8(offset + 1) & ~GSO_ECN;
+  offload.gsoBytes = view.getUint16(offset + 4, true);
+  offload.checksumStart = view.getUint16(offset + 6, true);
+  offload.checksumOffset = view.getUint16(offset + 8, true);
+}
+
+/** Writes a header that says: one complete frame, check it yourself. */
+export function writePlain(view: DataView, offset: number): void {
+  view.setUint32(offset, 0);
+  view.setUint32(offset + 4, 0);
+  view.setUint16(offset + 8, 0);
+}
+
+/** Writes a header that says: one complete frame whose checksums were verified. */
+export function writeVerified(view: DataView, offset: number): void {
+  writePlain(view, offset);
+  view.setUint8(offset, DATA_VALID);
+}
+
+/**
+ * Writes a header for a TCP superframe over IPv4 whose TCP checksum field holds the pseudo-header's sum.
+ *
+ * @param headerBytes - Ethernet, IP and TCP headers together.
+ * @param gsoBytes - Payload of each segment but the last.
+ * @param checksumStart - Where the TCP header starts in the frame.
+ */
+export function writeTcpSuperframe(
+  view: DataView,
+  offset: number,
+  headerBytes: number,
+  gsoBytes: number,
+  checksumStart: number,
+): void {
+  view.setUint8(offset, NEEDS_CSUM);
+  view.setUint8(offset + 1, GSO_TCPV4);
+  view.setUint16(offset + 2, headerBytes, true);
+  view.setUint16(offset + 4, gsoBytes, true);
+  view.setUint16(offset + 6, checksumStart, true);
+  view.setUint16(offset + 8, 16, true); // the checksum field's place in a TCP header
+}

@@ -1,0 +1,232 @@
+import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
+import { loadChecksumKernel } from '../core/checksum.ts';
+import { Arena } from '../io/linux/arena.ts';
+import { clearWakeUp, Epoll } from '../io/linux/epoll.ts';
+import { EAGAIN, errno, readAt } from '../io/linux/ffi.ts';
+import { mapFile } from '../io/linux/mapped-file.ts';
+import { VNET_HEADER_BYTES } from '../io/linux/tap.ts';
+import { VxlanReceiver } from '../io/linux/vxlan-socket.ts';
+import { flowTableBytes } from '../routing-mesh/flow-table.ts';
+import { Mesh } from '../routing-mesh/mesh.ts';
+import type { DataPlaneEvent, DataPlaneRequest, DataPlaneWorkerData } from './commands.ts';
+import { Counters, dropIndex, trafficIndex } from './counters.ts';
+import { Egress } from './egress.ts';
+import { Ingress } from './ingress.ts';
+import { Offload, readOffload, writePlain } from './offload.ts';
+import type { Port } from './port.ts';
+import { PortWriter } from './port-writer.ts';
+import { Switch } from './switch.ts';
+import { Tables } from './tables.ts';
+
+/** Everything in the arena, with room to spare. */
+const ARENA_BYTES = 1024 * 1024;
+/** The largest frame of a TAP: virtio-net header, Ethernet with a VLAN tag, 64 KiB of IP. */
+const READ_BYTES = VNET_HEADER_BYTES + 18 + 65_535;
+/** How long the loop sleeps at most: flows expire at this pace. */
+const IDLE_MS = 1_000;
+/** Flow table entries that one pass of expiry looks at. */
+const SWEEP_ENTRIES = 32_768;
+/** Reads of one descriptor before the others have their turn. */
+const BURST_MAX = 64;
+/** The same in bytes: a turn of superframes must not starve the rest. */
+const BURST_BYTES_MAX = 256 * 1024;
+
+const TOKEN_WAKE_UP = 0;
+const TOKEN_UNDERLAY = 1;
+/** Tokens of ports are their ids plus this. */
+const TOKEN_PORTS = 2;
+
+const FRAMES_IN = trafficIndex('port-frames-in');
+const BYTES_IN = trafficIndex('port-bytes-in');
+const WAKEUPS = trafficIndex('wakeups');
+const EVICTED = trafficIndex('flows-evicted');
+const RUNT = dropIndex('runt');
+
+/**
+ * The packet thread: blocks in `epoll_wait`, reads TAPs and the underlay socket, decides, writes.
+ * It never returns to Node's event loop; messages are fetched when the control thread wakes it.
+ */
+export class PacketLoop {
+  readonly #channel: MessagePort;
+  readonly #wakeFd: number;
+  readonly #arena = new Arena(ARENA_BYTES);
+  readonly #epoll: Epoll;
+  readonly #counters: Counters;
+  readonly #receiver: VxlanReceiver;
+  readonly #egress: Egress;
+  readonly #ingress: Ingress;
+  readonly #ports: PortWriter;
+  readonly #switch: Switch;
+  readonly #mesh: Mesh;
+  readonly #tables: Tables;
+  readonly #offload = new Offload();
+  /** Where frames of TAPs are read to: Ethernet headers start 2 bytes off, so IP is aligned. */
+  readonly #frame: number;
+  readonly #scratch: number;
+  #underlayBurst = 1;
+  #nextSweepMs = 0;
+  #running = true;
+
+  constructor(data: DataPlaneWorkerData, channel: MessagePort) {
+    const arena = this.#arena;
+    this.#channel = channel;
+    this.#wakeFd = data.wakeFd;
+    this.#counters = new Counters(data.counters);
+    const checksum = loadChecksumKernel(arena.memory);
+    this.#receiver = new VxlanReceiver(arena, data.listenAddress, data.port);
+    this.#egress = new Egress(arena, checksum, this.#counters, data.vtepAddress);
+    this.#frame = arena.allocate(READ_BYTES + 64) + 34;
+    this.#scratch = arena.allocate(256) + 34;
+    this.#mesh = new Mesh({
+      memory: mapFile(data.flowFile, flowTableBytes(data.flowCapacity)),
+      capacity: data.flowCapacity,
+      hashKey: data.hashKey,
+    });
+    this.#switch = new Switch({ view: arena.view, mesh: this.#mesh, scratch: this.#scratch });
+    this.#ports = new PortWriter(arena, this.#counters);
+    this.#ingress = new Ingress({
+      arena,
+      checksum,
+      counters: this.#counters,
+      receiver: this.#receiver,
+      decide: this.#switch,
+      ports: this.#ports,
+      egress: this.#egress,
+    });
+    this.#epoll = new Epoll(arena);
+    this.#epoll.add(this.#wakeFd, TOKEN_WAKE_UP);
+    this.#epoll.add(this.#receiver.fd, TOKEN_UNDERLAY);
+    this.#tables = new Tables(this.#switch, this.#mesh, this.#ingress.vteps, {
+      added: (port) => this.#epoll.add(port.fd, port.id + TOKEN_PORTS),
+      removed: (port) => this.#epoll.remove(port.fd),
+    });
+  }
+
+  /** Serves until told to stop. */
+  run(): void {
+    while (this.#running) {
+      const ready = this.#epoll.wait(IDLE_MS);
+      const nowMs = Date.now();
+      this.#counters.add(WAKEUPS, 1);
+      for (let index = 0; index < ready; index += 1) this.#serve(this.#epoll.token(index), nowMs);
+      if (nowMs >= this.#nextSweepMs) this.#sweep(nowMs);
+    }
+    this.#epoll.close();
+    this.#receiver.close();
+    this.#egress.close();
+    this.#channel.close();
+  }
+
+  #serve(token: number, nowMs: number): void {
+    if (token === TOKEN_UNDERLAY) this.#serveUnderlay(nowMs);
+    else if (token === TOKEN_WAKE_UP) this.#serveControl();
+    else {
+      const port = this.#tables.port(token - TOKEN_PORTS);
+      if (port !== undefined) this.#servePort(port, nowMs);
+    }
+  }
+
+  #serveUnderlay(nowMs: number): void {
+    for (let turn = 0; turn < this.#underlayBurst; turn += 1) {
+      if (this.#ingress.receive(nowMs)) continue;
+      this.#underlayBurst = Math.max(1, this.#underlayBurst >> 1);
+      return;
+    }
+    this.#underlayBurst = Math.min(BURST_MAX >> 3, this.#underlayBurst * 2);
+  }
+
+  #servePort(port: Port, nowMs: number): void {
+    let bytes = 0;
+    for (let turn = 0; turn < port.burst; turn += 1) {
+      const read = readAt(port.fd, this.#arena.base + this.#frame - VNET_HEADER_BYTES, READ_BYTES);
+      if (read < 0) {
+        if (errno() !== EAGAIN) this.#portGone(port);
+        port.burst = Math.max(1, port.burst >> 1);
+        return;
+      }
+      this.#forward(port, read - VNET_HEADER_BYTES, nowMs);
+      bytes += read;
+      if (bytes > BURST_BYTES_MAX) return;
+    }
+    port.burst = Math.min(BURST_MAX, port.burst * 2);
+  }
+
+  #forward(port: Port, length: number, nowMs: number): void {
+    const { view } = this.#arena;
+    const frame = this.#frame;
+    this.#counters.add(FRAMES_IN, 1);
+    if (length <= 0) {
+      this.#counters.drop(RUNT);
+      return;
+    }
+    this.#counters.add(BYTES_IN, length);
+    const offload = this.#offload;
+    readOffload(view, frame - VNET_HEADER_BYTES, offload);
+    const decision = this.#switch.fromPort(port, frame, length, offload.needsChecksum, nowMs);
+    switch (decision.action) {
+      case 'port':
+        if (decision.port !== undefined) this.#ports.write(decision.port.fd, frame, length);
+        return;
+      case 'vtep': {
+        const { vni, vtep, vtepPort } = decision;
+        this.#egress.send(this.#switch.packet, offload, vni, vtep, vtepPort);
+        return;
+      }
+      case 'back':
+        this.#ports.countAnswer(decision.answer);
+        writePlain(view, decision.answerStart - VNET_HEADER_BYTES);
+        this.#ports.write(port.fd, decision.answerStart, decision.answerBytes);
+        return;
+      case 'drop':
+        this.#counters.drop(decision.drop);
+        return;
+    }
+  }
+
+  /** The device has vanished under its descriptor: reading it again would spin. */
+  #portGone(port: Port): void {
+    this.#epoll.remove(port.fd);
+    this.#post({ kind: 'portGone', id: port.id });
+  }
+
+  #serveControl(): void {
+    clearWakeUp(this.#arena, this.#wakeFd, this.#scratch);
+    for (;;) {
+      const received = receiveMessageOnPort(this.#channel);
+      if (received === undefined) return;
+      this.#handle(received.message as DataPlaneRequest);
+    }
+  }
+
+  #handle(request: DataPlaneRequest): void {
+    const { sequence } = request;
+    switch (request.kind) {
+      case 'stop':
+        this.#running = false;
+        this.#post({ kind: 'done', sequence });
+        return;
+      case 'status':
+        this.#post({ kind: 'done', sequence, status: this.#tables.status() });
+        return;
+      case 'apply':
+        try {
+          for (const command of request.commands) this.#tables.apply(command);
+          this.#post({ kind: 'done', sequence });
+        } catch (error) {
+          const message = error instanceof Error ? error.message : String(error);
+          this.#post({ kind: 'refused', sequence, message });
+        }
+        return;
+    }
+  }
+
+  #sweep(nowMs: number): void {
+    this.#nextSweepMs = nowMs + IDLE_MS;
+    this.#mesh.sweep(SWEEP_ENTRIES, nowMs);
+    this.#counters.set(EVICTED, this.#mesh.evictions);
+  }
+
+  #post(event: DataPlaneEvent): void {
+    this.#channel.postMessage(event);
+  }
+}

@@ -1,0 +1,28 @@
+import type { Ipv4, Mac } from '../core/address.ts';
+
+/** An attachment to the switch: one TAP, whose other end is a task's interface or the host's. */
+export class Port {
+  /** Given by the control thread; never reused in the life of a data plane. */
+  readonly id: number;
+  readonly fd: number;
+  /** The VNI of its network, or HOST_SCOPE. */
+  readonly scope: number;
+  readonly address: Ipv4;
+  readonly mac: Mac;
+  /** How many frames to read before the others have their turn; adapts to the load. */
+  burst = 1;
+
+  constructor(fields: {
+    readonly id: number;
+    readonly fd: number;
+    readonly scope: number;
+    readonly address: Ipv4;
+    readonly mac: Mac;
+  }) {
+    this.id = fields.id;
+    this.fd = fields.fd;
+    this.scope = fields.scope;
+    this.address = fields.address;
+    this.mac = fields.mac;
+  }
+}

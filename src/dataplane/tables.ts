@@ -1,0 +1,155 @@
+import { invariant } from '../core/invariant.ts';
+import { PROTO_ICMP, PROTO_TCP, PROTO_UDP } from '../core/packet.ts';
+import type { Mesh } from '../routing-mesh/mesh.ts';
+import { HOST_SCOPE } from '../routing-mesh/verdict.ts';
+import { Endpoint, Network } from '../vxlan/fdb.ts';
+import type { DataPlaneCommand, DataPlaneStatus } from './commands.ts';
+import { Port } from './port.ts';
+import type { Switch } from './switch.ts';
+
+/** Told when a port starts or stops being served. */
+export interface PortListener {
+  readonly added: (port: Port) => void;
+  readonly removed: (port: Port) => void;
+}
+
+type Command<Kind extends DataPlaneCommand['kind']> = Extract<
+  DataPlaneCommand,
+  { readonly kind: Kind }
+>;
+
+/** Applies the control thread's commands to the tables that the packet loop reads. */
+export class Tables {
+  readonly #switch: Switch;
+  readonly #mesh: Mesh;
+  readonly #vteps: Map<number, number>;
+  readonly #listener: PortListener;
+  /** By id. BOUNDED by the attachments of this node's tasks. */
+  readonly #ports = new Map<number, Port>();
+
+  /** @param vteps - UDP port of each known VTEP, by `address | 0`. */
+  constructor(decide: Switch, mesh: Mesh, vteps: Map<number, number>, listener: PortListener) {
+    this.#switch = decide;
+    this.#mesh = mesh;
+    this.#vteps = vteps;
+    this.#listener = listener;
+  }
+
+  /** The port with `id`, if it is served. */
+  port(id: number): Port | undefined {
+    return this.#ports.get(id);
+  }
+
+  /** @throws {Error} if the command names a network or port that does not exist */
+  apply(command: DataPlaneCommand): void {
+    switch (command.kind) {
+      case 'setNetwork':
+        this.#setNetwork(command);
+        return;
+      case 'removeNetwork':
+        this.#switch.networks.delete(command.vni);
+        return;
+      case 'addPort':
+        this.#addPort(command);
+        return;
+      case 'addHostPort':
+        this.#addHostPort(command);
+        return;
+      case 'removePort':
+        this.#removePort(command.id);
+        return;
+      case 'setEndpoint':
+        this.#setEndpoint(command);
+        return;
+      case 'removeEndpoint':
+        this.#removeEndpoint(command);
+        return;
+      case 'setVtep':
+        this.#vteps.set(command.address | 0, command.port);
+        return;
+      case 'removeVtep':
+        this.#vteps.delete(command.address | 0);
+        return;
+      case 'setService':
+        this.#mesh.setService(command.service);
+        return;
+      case 'removeService':
+        this.#mesh.removeService(command.scope, command.vip);
+        return;
+    }
+  }
+
+  /** Gauges of the tables. */
+  status(): DataPlaneStatus {
+    const networks = [...this.#switch.networks.values()];
+    return {
+      ports: this.#ports.size,
+      networks: networks.length,
+      endpoints: networks.reduce((sum, network) => sum + network.size, 0),
+      vteps: this.#vteps.size,
+      services: [...this.#mesh.services()].map(({ scope, vip }) => ({
+        scope,
+        vip,
+        backends: this.#mesh.backendStatus(scope, vip),
+      })),
+      flows: {
+        tcp: this.#mesh.activeFlows(PROTO_TCP),
+        udp: this.#mesh.activeFlows(PROTO_UDP),
+        icmp: this.#mesh.activeFlows(PROTO_ICMP),
+      },
+    };
+  }
+
+  #network(vni: number): Network<Port> {
+    const network = this.#switch.networks.get(vni);
+    invariant(network !== undefined, `VNI ${vni} has a network before anything is put on it`);
+    return network;
+  }
+
+  #setNetwork({ vni, subnet, gateway }: Command<'setNetwork'>): void {
+    const network = new Network<Port>(vni, subnet, gateway);
+    for (const endpoint of this.#switch.networks.get(vni)?.endpoints() ?? []) network.set(endpoint);
+    this.#switch.networks.set(vni, network);
+  }
+
+  #addPort({ id, fd, vni, address, mac }: Command<'addPort'>): void {
+    const port = new Port({ id, fd, scope: vni, address, mac });
+    this.#network(vni).set(new Endpoint(address, mac, { port }));
+    this.#serve(port);
+  }
+
+  #addHostPort({ id, fd, address, mac }: Command<'addHostPort'>): void {
+    const port = new Port({ id, fd, scope: HOST_SCOPE, address, mac });
+    this.#switch.hostPort = port;
+    this.#serve(port);
+  }
+
+  #serve(port: Port): void {
+    invariant(!this.#ports.has(port.id), `port id ${port.id} is used once`);
+    this.#ports.set(port.id, port);
+    this.#listener.added(port);
+  }
+
+  #removePort(id: number): void {
+    const port = this.#ports.get(id);
+    if (port === undefined) return;
+    this.#ports.delete(id);
+    this.#listener.removed(port);
+    if (this.#switch.hostPort === port) this.#switch.hostPort = undefined;
+    const network = this.#switch.networks.get(port.scope);
+    if (network?.byAddress(port.address)?.port === port) network.delete(port.address);
+  }
+
+  #setEndpoint({ vni, address, mac, vtep, vtepPort }: Command<'setEndpoint'>): void {
+    const network = this.#network(vni);
+    const isOurs = network.byAddress(address)?.port ?? network.byMac(mac)?.port;
+    if (isOurs !== undefined) return;
+    network.set(new Endpoint<Port>(address, mac, { vtep, vtepPort }));
+  }
+
+  #removeEndpoint({ vni, address, vtep }: Command<'removeEndpoint'>): void {
+    const network = this.#switch.networks.get(vni);
+    const known = network?.byAddress(address);
+    if (known?.port === undefined && known?.vtep === vtep) network?.delete(address);
+  }
+}
