@@ -1,0 +1,85 @@
+// A data plane without agent, gossip and manager: run in a lab host with its tables in argv[2] as JSON.
+// Prints "ready", then answers each line on stdin with its counters, and ends with stdin.
+import { createInterface } from 'node:readline';
+import { macOfIpv4, parseCidr, parseIpv4, parseMac } from '../../src/core/address.ts';
+import type { DataPlaneCommand } from '../../src/dataplane/commands.ts';
+import { DataPlane } from '../../src/dataplane/data-plane.ts';
+import { configureInterface } from '../../src/io/linux/netns.ts';
+import { TapOpener } from '../../src/io/linux/tap-opener.ts';
+import { SYSTEM_RANDOM } from '../../src/io/system.ts';
+import { VXLAN_PORT } from '../../src/vxlan/header.ts';
+
+/** Tables of a data plane under test. Addresses are text. */
+export interface HostTables {
+  readonly vtep: string;
+  readonly vni: number;
+  readonly subnet: string;
+  readonly gateway: string;
+  /** TAPs to make, each as `eth0` of a namespace. */
+  readonly ports: readonly { readonly netns: string; readonly address: string }[];
+  readonly peers: readonly string[];
+  readonly endpoints: readonly {
+    readonly address: string;
+    readonly vtep: string;
+    readonly mac?: string;
+  }[];
+  readonly flowFile: string;
+  readonly mtuBytes?: number;
+}
+
+const tables = JSON.parse(process.argv[2] ?? '') as HostTables;
+const dataPlane = await DataPlane.start(SYSTEM_RANDOM, {
+  vtepAddress: parseIpv4(tables.vtep),
+  listenAddress: 0,
+  port: VXLAN_PORT,
+  flowFile: tables.flowFile,
+  onPortGone: (id) => console.error(`port ${id} is gone`),
+  onFailure: (error) => {
+    throw error;
+  },
+});
+const subnet = parseCidr(tables.subnet);
+const gateway = parseIpv4(tables.gateway);
+const { vni } = tables;
+await dataPlane.apply([
+  { kind: 'setNetwork', vni, subnet, gateway },
+  ...tables.peers.map(
+    (peer): DataPlaneCommand => ({ kind: 'setVtep', address: parseIpv4(peer), port: VXLAN_PORT }),
+  ),
+  ...tables.endpoints.map(({ address, vtep, mac }): DataPlaneCommand => {
+    const number = parseIpv4(address);
+    return {
+      kind: 'setEndpoint',
+      vni,
+      address: number,
+      mac: mac === undefined ? macOfIpv4(number) : parseMac(mac),
+      vtep: parseIpv4(vtep),
+      vtepPort: VXLAN_PORT,
+    };
+  }),
+]);
+const opener = new TapOpener();
+for (const [index, port] of tables.ports.entries()) {
+  const fd = await opener.open(`/run/netns/${port.netns}`, 'eth0');
+  const address = parseIpv4(port.address);
+  const mac = macOfIpv4(address);
+  await configureInterface(port.netns, {
+    name: 'eth0',
+    address,
+    prefix: subnet.prefix,
+    mac,
+    mtuBytes: tables.mtuBytes ?? 1450,
+    gsoMaxBytes: 60_000,
+    gateway,
+  });
+  await dataPlane.apply([{ kind: 'addPort', id: index, fd, vni, address, mac }]);
+}
+console.log('ready');
+for await (const _line of createInterface({ input: process.stdin })) {
+  const { rss } = process.memoryUsage();
+  const { user, system } = process.cpuUsage();
+  const counters = { traffic: dataPlane.counters.traffic(), drops: dataPlane.counters.drops() };
+  console.log(JSON.stringify({ ...counters, rss, cpuSeconds: (user + system) / 1e6 }));
+}
+await opener.close();
+await dataPlane.close();
