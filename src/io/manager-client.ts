@@ -1,0 +1,99 @@
+import type {
+  JoinRequest,
+  JoinResponse,
+  SessionMessage,
+  StatusReport,
+  StatusResponse,
+} from '../manager/session-protocol.ts';
+import { HttpClient } from './http-client.ts';
+
+/** How long a manager may take for an answer. */
+const ANSWER_TIMEOUT_MS = 10_000;
+/** A session line longer than this is not ours: 10,000 tasks with their specs stay below it. */
+const LINE_CHARS_MAX = 64 * 1024 * 1024;
+
+/** How a node proves who it is. */
+export interface NodeCredentials {
+  readonly nodeId: string;
+  readonly nodeSecret: string;
+}
+
+/**
+ * The agent's side of the session protocol, towards one manager. All methods throw
+ * {@link file://./http-client.ts HttpError} when the manager refuses or cannot be reached.
+ */
+export class ManagerClient {
+  readonly #http: HttpClient;
+
+  /**
+   * @param host - Name or address of the manager.
+   * @param port - Its TCP port, 2377 by default.
+   */
+  constructor(host: string, port: number) {
+    this.#http = new HttpClient(
+      { kind: 'tcp', host, port },
+      { peerName: `the manager at ${host}:${port}`, timeoutMs: ANSWER_TIMEOUT_MS },
+    );
+  }
+
+  /** Makes this machine a node of the manager's cluster. */
+  async join(request: JoinRequest): Promise<JoinResponse> {
+    return (await this.#http.json('POST', '/weft/v1/join', { body: request })) as JoinResponse;
+  }
+
+  /** Tells statuses; it is the node's heartbeat, too. */
+  async report(credentials: NodeCredentials, report: StatusReport): Promise<StatusResponse> {
+    return (await this.#http.json('POST', '/weft/v1/status', {
+      body: report,
+      headers: authorization(credentials),
+    })) as StatusResponse;
+  }
+
+  /** Says that the node is gone for good. */
+  async leave(credentials: NodeCredentials): Promise<void> {
+    await this.#http.json('POST', '/weft/v1/leave', { headers: authorization(credentials) });
+  }
+
+  /**
+   * Opens the session and yields its messages until it ends.
+   *
+   * @param signal - Ends it, with its reason as the error.
+   */
+  async *session(
+    credentials: NodeCredentials,
+    signal: AbortSignal,
+  ): AsyncGenerator<SessionMessage> {
+    const chunks = await this.#http.stream('GET', '/weft/v1/session', {
+      headers: authorization(credentials),
+      signal,
+    });
+    const decoder = new TextDecoder();
+    let pending = '';
+    for await (const chunk of chunks) {
+      pending += decoder.decode(chunk, { stream: true });
+      if (pending.length > LINE_CHARS_MAX) throw new Error('The manager sent a line without end');
+      const lines = pending.split('\n');
+      pending = lines.pop() ?? '';
+      for (const line of lines) if (line !== '') yield JSON.parse(line) as SessionMessage;
+    }
+  }
+}
+
+function authorization({ nodeId, nodeSecret }: NodeCredentials): Record<string, string> {
+  return { authorization: `Bearer ${nodeId}.${nodeSecret}` };
+}
+
+/**
+ * Splits `host:port`.
+ *
+ * @param defaultPort - Used when `text` has none.
+ * @throws {RangeError} if the port is not one
+ */
+export function splitHostPort(text: string, defaultPort: number): { host: string; port: number } {
+  const [, host = text, portText] = /^(.*?)(?::([^:]*))?$/.exec(text) ?? [];
+  const port = portText === undefined ? defaultPort : Number(portText);
+  if (host === '' || !Number.isInteger(port) || port < 1 || port > 65_535) {
+    throw new RangeError(`Cannot use ${JSON.stringify(text)} as an address: expected HOST:PORT`);
+  }
+  return { host, port };
+}

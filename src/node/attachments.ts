@@ -1,0 +1,166 @@
+import { basename } from 'node:path';
+import {
+  formatIpv4,
+  formatMac,
+  type Ipv4,
+  macOfIpv4,
+  parseCidr,
+  parseIpv4,
+} from '../core/address.ts';
+import type { Json } from '../core/store.ts';
+import type { DataPlane } from '../dataplane/data-plane.ts';
+import { configureInterface } from '../io/linux/netns.ts';
+import { closeTap } from '../io/linux/tap.ts';
+import type { TapOpener } from '../io/linux/tap-opener.ts';
+import type { NetworkAssignment, TaskAssignment } from '../manager/session-protocol.ts';
+import type { TaskNetwork } from '../runtime/task-runtime.ts';
+import { type EndpointState, endpointKey } from './endpoint-record.ts';
+
+/**
+ * Largest superframe that a task's interface hands over, in bytes: with the headers of its segments
+ * it still fits one 64 KiB datagram.
+ */
+export const GSO_BYTES_MAX = 60_000;
+
+/**
+ * How long a task that is to stop still runs after it was announced as draining. Gossip reaches n nodes
+ * in about log2(n) rounds of 200 ms; nodes do not confirm, so this is a deadline and not a proof.
+ */
+const DRAIN_MS = 1_000;
+
+/** What {@link Attachments} works with. */
+export interface AttachmentsDeps {
+  readonly dataPlane: DataPlane;
+  readonly opener: TapOpener;
+  /** The network with this id, as the manager assigned it. */
+  readonly network: (networkId: string) => NetworkAssignment | undefined;
+  /** Puts an entry into this node's own gossip record, or takes it out (`undefined`). */
+  readonly announce: (key: string, value: Json | undefined) => void;
+  /** Gives each port an id that is never used again. */
+  readonly nextPortId: () => number;
+  /** Whether the task runs already, as after a restart of the agent. */
+  readonly isRunning: (taskId: string) => boolean;
+}
+
+interface Attached {
+  readonly portId: number;
+  readonly fd: number;
+  readonly address: Ipv4;
+  readonly networkId: string;
+  readonly primary: boolean;
+}
+
+/** The ends of this node's tasks on their networks: each one's TAPs, switch ports and announcements. */
+export class Attachments implements TaskNetwork {
+  readonly #deps: AttachmentsDeps;
+  readonly #mtuBytes: number;
+  /** By task id. BOUNDED by the tasks of this node. */
+  readonly #tasks = new Map<string, { task: TaskAssignment; ports: Attached[] }>();
+
+  /** @param mtuBytes - Of the tasks' interfaces: the underlay's less the tunnel's overhead. */
+  constructor(deps: AttachmentsDeps, mtuBytes: number) {
+    this.#deps = deps;
+    this.#mtuBytes = mtuBytes;
+  }
+
+  /**
+   * Gives a task its interfaces: `eth0` on its first network, and so on. Repeatable: TAPs that an
+   * earlier agent left in the namespace are taken over. The endpoints are announced as `warm`.
+   *
+   * @param netnsPath - The task's network namespace, under /run/netns.
+   * @throws {Error} if a network is unknown or an interface cannot be made; nothing stays then
+   */
+  async attach(task: TaskAssignment, netnsPath: string): Promise<void> {
+    if (this.#tasks.has(task.id)) return;
+    const ports: Attached[] = [];
+    this.#tasks.set(task.id, { task, ports });
+    try {
+      for (const [index, { networkId, address }] of task.attachments.entries()) {
+        ports.push(await this.#attachOne({ networkId, address, index, netnsPath }));
+      }
+    } catch (error) {
+      await this.detach(task);
+      throw error;
+    }
+    this.announceState(task.id, this.#deps.isRunning(task.id) ? 'active' : 'warm');
+  }
+
+  /** Announces whether the task takes new flows. */
+  announceState(taskId: string, state: EndpointState): void {
+    const attached = this.#tasks.get(taskId);
+    for (const { networkId, address, primary } of attached?.ports ?? []) {
+      const text = formatIpv4(address);
+      this.#deps.announce(endpointKey(networkId, text), {
+        networkId,
+        address: text,
+        mac: formatMac(macOfIpv4(address)),
+        serviceId: attached?.task.serviceId ?? '',
+        taskId,
+        state,
+        primary,
+      });
+    }
+  }
+
+  /** Tells all nodes to send the task no new flows, and gives them the time to hear of it. */
+  async drain({ id }: TaskAssignment): Promise<void> {
+    if (!this.#tasks.has(id)) return;
+    this.announceState(id, 'draining');
+    await new Promise((resolve) => setTimeout(resolve, DRAIN_MS));
+  }
+
+  /** Takes a task off its networks. Does nothing for a task that is on none. */
+  async detach({ id: taskId }: TaskAssignment): Promise<void> {
+    const attached = this.#tasks.get(taskId);
+    if (attached === undefined) return;
+    this.#tasks.delete(taskId);
+    for (const { networkId, address, portId, fd } of attached.ports) {
+      this.#deps.announce(endpointKey(networkId, formatIpv4(address)), undefined);
+      await this.#deps.dataPlane.apply([{ kind: 'removePort', id: portId }]);
+      closeTap(fd);
+    }
+  }
+
+  /** Closes the descriptors and leaves all else: tasks keep their interfaces for the next agent. */
+  close(): void {
+    for (const { ports } of this.#tasks.values()) {
+      for (const { fd } of ports) closeTap(fd);
+    }
+    this.#tasks.clear();
+  }
+
+  async #attachOne(where: {
+    readonly networkId: string;
+    readonly address: string;
+    readonly index: number;
+    readonly netnsPath: string;
+  }): Promise<Attached> {
+    const { networkId, index, netnsPath } = where;
+    const network = this.#deps.network(networkId);
+    if (network === undefined) {
+      throw new Error(`Cannot attach to network ${networkId}: this node does not know it`);
+    }
+    const address = parseIpv4(where.address.replace(/\/.*$/, ''));
+    const mac = macOfIpv4(address);
+    const name = `eth${index}`;
+    const fd = await this.#deps.opener.open(netnsPath, name);
+    try {
+      await configureInterface(basename(netnsPath), {
+        name,
+        address,
+        prefix: parseCidr(network.subnet).prefix,
+        mac,
+        mtuBytes: this.#mtuBytes,
+        gsoMaxBytes: GSO_BYTES_MAX,
+        ...(index === 0 ? { gateway: parseIpv4(network.gateway) } : {}),
+      });
+      const { vni } = network;
+      const portId = this.#deps.nextPortId();
+      await this.#deps.dataPlane.apply([{ kind: 'addPort', id: portId, fd, vni, address, mac }]);
+      return { portId, fd, address, networkId, primary: index === 0 };
+    } catch (error) {
+      closeTap(fd);
+      throw error;
+    }
+  }
+}

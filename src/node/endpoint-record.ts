@@ -1,0 +1,69 @@
+import { z } from 'zod';
+import { type Ipv4, type Mac, parseIpv4, parseMac } from '../core/address.ts';
+import type { Json } from '../core/store.ts';
+
+/** Key of the entry by which a node announces its VTEP. */
+export const VTEP_KEY = 'vtep';
+
+/** A node's VXLAN tunnel endpoint. */
+export interface VtepRecord {
+  readonly address: Ipv4;
+  readonly port: number;
+}
+
+/**
+ * A backend's way: `warm` is reachable but gets no flows yet, `active` gets new flows, `draining` keeps
+ * those it has.
+ */
+export type EndpointState = 'warm' | 'active' | 'draining';
+
+/** A task's attachment to a network, as its node announces it. */
+export interface EndpointRecord {
+  readonly networkId: string;
+  readonly address: Ipv4;
+  readonly mac: Mac;
+  readonly serviceId: string;
+  readonly taskId: string;
+  readonly state: EndpointState;
+  /** Whether this is the task's first network: the one that its published ports are served on. */
+  readonly primary: boolean;
+}
+
+const vtepSchema = z.object({ address: z.string(), port: z.number().int().min(1).max(65_535) });
+const endpointSchema = z.object({
+  networkId: z.string(),
+  address: z.string(),
+  mac: z.string(),
+  serviceId: z.string(),
+  taskId: z.string(),
+  state: z.enum(['warm', 'active', 'draining']),
+  primary: z.boolean(),
+});
+
+/** The key of an endpoint's entry in its node's table. */
+export function endpointKey(networkId: string, address: string): string {
+  return `endpoint/${networkId}/${address}`;
+}
+
+/** Reads another node's announcement; `undefined` if it is not one: it came over the network. */
+export function readVtepRecord(value: Json): VtepRecord | undefined {
+  const parsed = vtepSchema.safeParse(value);
+  if (!parsed.success) return undefined;
+  return guard(() => ({ address: parseIpv4(parsed.data.address), port: parsed.data.port }));
+}
+
+/** Reads another node's announcement; `undefined` if it is not one. */
+export function readEndpointRecord(value: Json): EndpointRecord | undefined {
+  const parsed = endpointSchema.safeParse(value);
+  if (!parsed.success) return undefined;
+  const { address, mac, ...rest } = parsed.data;
+  return guard(() => ({ ...rest, address: parseIpv4(address), mac: parseMac(mac) }));
+}
+
+function guard<Value>(read: () => Value): Value | undefined {
+  try {
+    return read();
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,42 @@
+import type { Json } from '../core/store.ts';
+import type { PlacedEndpoint } from './desired-tables.ts';
+import {
+  readEndpointRecord,
+  readVtepRecord,
+  VTEP_KEY,
+  type VtepRecord,
+} from './endpoint-record.ts';
+
+/** One entry of the gossip tables as it is visible now. */
+export interface VisibleEntry {
+  readonly node: string;
+  readonly key: string;
+  readonly value: Json;
+}
+
+/** VTEPs of the other nodes, as they announce them. */
+export function vtepRecords(entries: readonly VisibleEntry[], self: string): VtepRecord[] {
+  return [...vteps(entries).entries()].flatMap(([node, vtep]) => (node === self ? [] : [vtep]));
+}
+
+/** All announced endpoints, with the VTEPs of those that other nodes have. */
+export function placedEndpoints(entries: readonly VisibleEntry[], self: string): PlacedEndpoint[] {
+  const vtepOf = vteps(entries);
+  return entries.flatMap(({ node, key, value }): PlacedEndpoint[] => {
+    if (key === VTEP_KEY) return [];
+    const record = readEndpointRecord(value);
+    if (record === undefined) return [];
+    if (node === self) return [{ record }];
+    const vtep = vtepOf.get(node);
+    return vtep === undefined ? [] : [{ record, vtep }];
+  });
+}
+
+function vteps(entries: readonly VisibleEntry[]): Map<string, VtepRecord> {
+  const known = new Map<string, VtepRecord>();
+  for (const { node, key, value } of entries) {
+    const record = key === VTEP_KEY ? readVtepRecord(value) : undefined;
+    if (record !== undefined) known.set(node, record);
+  }
+  return known;
+}

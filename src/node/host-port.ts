@@ -1,0 +1,137 @@
+import { macOfIpv4, parseCidr, parseIpv4 } from '../core/address.ts';
+import type { Log } from '../core/capabilities.ts';
+import type { DataPlane } from '../dataplane/data-plane.ts';
+import { IpCommand } from '../io/linux/ip-command.ts';
+import { portHolder } from '../io/linux/listeners.ts';
+import { configureInterface } from '../io/linux/netns.ts';
+import { type PublishedPort, PublishedPortTable } from '../io/linux/nftables.ts';
+import { closeTap } from '../io/linux/tap.ts';
+import type { TapOpener } from '../io/linux/tap-opener.ts';
+import type { ServiceAssignment } from '../manager/session-protocol.ts';
+import { GSO_BYTES_MAX } from './attachments.ts';
+
+/** The host's own interface into the mesh. */
+export const HOST_DEVICE = 'weft0';
+
+/** A published port that this host cannot serve. */
+export interface PortConflict {
+  readonly protocol: 'tcp' | 'udp';
+  readonly port: number;
+  /** What listens on it already, for instance `nginx (pid 123)`. */
+  readonly holder: string;
+}
+
+/** What {@link HostPort} works with. */
+export interface HostPortDeps {
+  readonly dataPlane: DataPlane;
+  readonly opener: TapOpener;
+  readonly log: Log;
+  readonly nextPortId: () => number;
+}
+
+/** How the host port is set up. */
+export interface HostPortOptions {
+  /** This node's address on the ingress network. */
+  readonly address: string;
+  /** The ingress network, whose addresses are routed into the mesh. */
+  readonly subnet: string;
+  readonly mtuBytes: number;
+  /** Where the ruleset for `nft` is written. */
+  readonly rulesetFile: string;
+}
+
+/** `weft0` and the published ports that lead into it. */
+export class HostPort {
+  readonly #deps: HostPortDeps;
+  readonly #table: PublishedPortTable;
+  readonly #portId: number;
+  readonly #fd: number;
+  #conflicts: readonly PortConflict[] = [];
+  #applied = '';
+
+  private constructor(deps: HostPortDeps, table: PublishedPortTable, portId: number, fd: number) {
+    this.#deps = deps;
+    this.#table = table;
+    this.#portId = portId;
+    this.#fd = fd;
+  }
+
+  /**
+   * Opens `weft0`, routes the ingress network into it and lets the host forward.
+   *
+   * @throws {Error} if the device or a rule is refused
+   */
+  static async open(deps: HostPortDeps, options: HostPortOptions): Promise<HostPort> {
+    const address = parseIpv4(options.address);
+    const mac = macOfIpv4(address);
+    const fd = await deps.opener.open('/proc/self/ns/net', HOST_DEVICE);
+    try {
+      await configureInterface(undefined, {
+        name: HOST_DEVICE,
+        address,
+        prefix: parseCidr(options.subnet).prefix,
+        mac,
+        mtuBytes: options.mtuBytes,
+        gsoMaxBytes: GSO_BYTES_MAX,
+      });
+      const uplink = { device: HOST_DEVICE, address };
+      const table = new PublishedPortTable(
+        { log: deps.log },
+        { uplink, file: options.rulesetFile },
+      );
+      await table.enableForwarding();
+      const id = deps.nextPortId();
+      await deps.dataPlane.apply([{ kind: 'addHostPort', id, fd, address, mac }]);
+      return new HostPort(deps, table, id, fd);
+    } catch (error) {
+      closeTap(fd);
+      throw error;
+    }
+  }
+
+  /** Published ports that something else holds on this host. */
+  get conflicts(): readonly PortConflict[] {
+    return this.#conflicts;
+  }
+
+  /** Publishes exactly the ports of `services`, except those that a process of this host holds. */
+  async publish(services: readonly ServiceAssignment[]): Promise<void> {
+    const wanted = services.flatMap(({ ingressVip, ports }): PublishedPort[] =>
+      ingressVip === undefined ? [] : ports.map((port) => ({ ...port, vip: ingressVip })),
+    );
+    const holders = await Promise.all(
+      wanted.map(({ protocol, publishedPort }) => portHolder(protocol, publishedPort)),
+    );
+    const free = wanted.filter((_, index) => holders[index] === undefined);
+    this.#noteConflicts(wanted, holders);
+    const key = JSON.stringify(free);
+    if (key === this.#applied) return;
+    await this.#table.replace(free);
+    this.#applied = key;
+  }
+
+  /** Removes the rules and the device. */
+  async remove(): Promise<void> {
+    await this.#table.remove();
+    await this.close();
+    await new IpCommand().batch(undefined, [`link delete ${HOST_DEVICE}`]);
+  }
+
+  /** Lets go of the device; rules and routes stay for the next agent. */
+  async close(): Promise<void> {
+    await this.#deps.dataPlane.apply([{ kind: 'removePort', id: this.#portId }]);
+    closeTap(this.#fd);
+  }
+
+  #noteConflicts(wanted: readonly PublishedPort[], holders: readonly (string | undefined)[]): void {
+    const known = new Set(this.#conflicts.map(({ protocol, port }) => `${protocol}/${port}`));
+    this.#conflicts = wanted.flatMap(({ protocol, publishedPort: port }, index) => {
+      const holder = holders[index];
+      if (holder === undefined) return [];
+      if (!known.has(`${protocol}/${port}`)) {
+        this.#deps.log.warn({ protocol, port, holder }, 'published port is taken on this host');
+      }
+      return [{ protocol, port, holder }];
+    });
+  }
+}

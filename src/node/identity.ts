@@ -1,0 +1,54 @@
+import { z } from 'zod';
+import { readJsonFile, removeFile, writeJsonFile } from '../io/json-file.ts';
+
+const identitySchema = z.object({
+  clusterId: z.string().min(1),
+  nodeId: z.string().min(1),
+  nodeSecret: z.string().min(1),
+  role: z.enum(['worker', 'manager']),
+  /** Address, without port, at which the other nodes reach this one. */
+  advertiseAddress: z.string().min(1),
+  dataPathPort: z.number().int(),
+  gossipPort: z.number().int(),
+  /** `host:port` that the manager of this node listens on; only on managers. */
+  listenAddress: z.string().optional(),
+  /** `host:port` of the managers known when the node joined. */
+  managers: z.array(z.string()),
+  /** The largest gossip generation used so far: the next start must use a larger one. */
+  generation: z.number().int(),
+});
+
+/** Who this node is in its cluster. Kept in the state directory; holds the node's secret. */
+export type Identity = z.infer<typeof identitySchema>;
+
+/** The file in the state directory that holds the node's identity. */
+export class IdentityFile {
+  readonly #path: string;
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  /**
+   * @returns `undefined` if this host is in no cluster
+   * @throws {Error} if the file is damaged, naming what is wrong and what to do
+   */
+  async read(): Promise<Identity | undefined> {
+    const value = await readJsonFile(this.#path);
+    if (value === undefined) return undefined;
+    const parsed = identitySchema.safeParse(value);
+    if (parsed.success) return parsed.data;
+    const issue = parsed.error.issues[0];
+    throw new Error(
+      `Cannot use ${this.#path}: ${issue?.path.join('.')}: ${issue?.message}; remove it and join again`,
+    );
+  }
+
+  async write(identity: Identity): Promise<void> {
+    await writeJsonFile(this.#path, identity);
+  }
+
+  async remove(): Promise<void> {
+    await removeFile(this.#path);
+  }
+}

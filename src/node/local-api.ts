@@ -1,0 +1,98 @@
+import { Hono } from 'hono';
+import { z } from 'zod';
+
+/** What an agent does for its own host, whether that is in a cluster or not. */
+export interface LocalAgent {
+  /** The manager's API, if this host is a manager. */
+  readonly managerApi: () => ((request: Request) => Response | Promise<Response>) | undefined;
+  readonly isInCluster: () => boolean;
+  /** @returns the node's id */
+  readonly init: (request: InitRequest) => Promise<string>;
+  readonly join: (request: JoinClusterRequest) => Promise<void>;
+  readonly leave: (force: boolean) => Promise<void>;
+  /** What `weft status` shows. */
+  readonly status: () => Promise<Readonly<Record<string, unknown>>>;
+}
+
+const initSchema = z.object({
+  ListenAddr: z.string().optional(),
+  AdvertiseAddr: z.string().optional(),
+  DataPathPort: z.number().int().min(0).max(65_535).optional(),
+  DefaultAddrPool: z.array(z.string()).nullish(),
+  SubnetSize: z.number().int().min(0).max(30).optional(),
+});
+const joinSchema = z.object({
+  ListenAddr: z.string().optional(),
+  AdvertiseAddr: z.string().optional(),
+  RemoteAddrs: z.array(z.string()).min(1),
+  JoinToken: z.string().min(1),
+  Availability: z.enum(['active', 'pause', 'drain']).optional(),
+});
+
+/** Body of `POST /swarm/init` (Docker Engine API), as far as it is honoured. */
+export type InitRequest = z.infer<typeof initSchema>;
+/** Body of `POST /swarm/join`. */
+export type JoinClusterRequest = z.infer<typeof joinSchema>;
+
+/** A refusal with the HTTP status that fits it. The message is for the operator. */
+export class LocalApiError extends Error {
+  override readonly name = 'LocalApiError';
+  readonly status: 400 | 503;
+
+  constructor(status: 400 | 503, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.status = status;
+  }
+}
+
+const NOT_IN_CLUSTER =
+  'This node is not a cluster manager. Use "weft init" or "weft join" to connect this node to a cluster and try again.';
+const NOT_A_MANAGER =
+  'This node is not a cluster manager. Worker nodes can not be used to view or modify cluster state. Please run this command on a manager node.';
+
+/**
+ * The API on the agent's own unix socket: what concerns this host is answered here, the cluster's
+ * objects by the manager, if this host is one.
+ */
+export function localApi(agent: LocalAgent): Hono {
+  const app = new Hono();
+  app.onError((error, context) => {
+    const status = error instanceof LocalApiError ? error.status : 500;
+    return context.json({ message: error.message }, status);
+  });
+  for (const prefix of ['', '/:version{v1\\.[0-9]+}']) {
+    app.post(`${prefix}/swarm/init`, async (context) => {
+      const request = await readBody(context.req.raw, initSchema);
+      return context.json(await agent.init(request));
+    });
+    app.post(`${prefix}/swarm/join`, async (context) => {
+      await agent.join(await readBody(context.req.raw, joinSchema));
+      return context.body(null, 200);
+    });
+    app.post(`${prefix}/swarm/leave`, async (context) => {
+      await agent.leave(['1', 'true'].includes(context.req.query('force') ?? ''));
+      return context.body(null, 200);
+    });
+  }
+  app.get('/weft/status', async (context) => context.json(await agent.status()));
+  app.all('*', async (context) => {
+    const manager = agent.managerApi();
+    if (manager !== undefined) return await manager(context.req.raw);
+    const message = agent.isInCluster() ? NOT_A_MANAGER : NOT_IN_CLUSTER;
+    return context.json({ message }, 503);
+  });
+  return app;
+}
+
+async function readBody<Schema extends z.ZodType>(
+  request: Request,
+  schema: Schema,
+): Promise<z.infer<Schema>> {
+  const value: unknown = await request.json().catch((cause: unknown) => {
+    throw new LocalApiError(400, 'Cannot read the request: expected a JSON body', { cause });
+  });
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0];
+  throw new LocalApiError(400, `Invalid ${issue?.path.join('.') || 'body'}: ${issue?.message}`);
+}

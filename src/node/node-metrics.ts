@@ -1,0 +1,155 @@
+import type { Metrics, Sample } from '../io/metrics.ts';
+import type { Node } from './node.ts';
+
+/** Adds the metrics of the node, if there is one, to `metrics`. */
+export function addNodeMetrics(metrics: Metrics, node: () => Node | undefined): void {
+  addTrafficMetrics(metrics, node);
+  addDropMetrics(metrics, node);
+  addTableMetrics(metrics, node);
+  addGossipMetrics(metrics, node);
+  metrics.add({
+    name: 'weft_tasks',
+    kind: 'gauge',
+    help: 'Tasks on this node, by their state.',
+    labels: ['state'],
+    read: () => countBy(node()?.tasks.statuses() ?? [], ({ state }) => ({ state })),
+  });
+  metrics.add({
+    name: 'weft_published_port_conflicts',
+    kind: 'gauge',
+    help: 'Published ports that this host cannot serve because a process of its own listens there.',
+    labels: [],
+    read: () => [{ labels: {}, value: node()?.portConflicts.length ?? 0 }],
+  });
+}
+
+function addTrafficMetrics(metrics: Metrics, node: () => Node | undefined): void {
+  const directions = (unit: 'frames' | 'bytes' | 'datagrams', side: 'port' | 'underlay') => () => {
+    const traffic = node()?.dataPlane.counters.traffic();
+    if (traffic === undefined) return [];
+    const value = (direction: 'in' | 'out'): number =>
+      (traffic as Readonly<Record<string, number>>)[`${side}-${unit}-${direction}`] ?? 0;
+    return (['in', 'out'] as const).map(
+      (direction): Sample => ({ labels: { direction }, value: value(direction) }),
+    );
+  };
+  const labels = ['direction'];
+  const help = {
+    frames: 'Frames from (in) and to (out) tasks and the host; a superframe counts once.',
+    portBytes: 'Bytes of frames from (in) and to (out) tasks and the host.',
+    datagrams: 'VXLAN datagrams from (in) and to (out) other nodes.',
+    underlayBytes: 'Bytes of VXLAN datagrams from (in) and to (out) other nodes.',
+  };
+  const kind = 'counter';
+  const add = (name: string, text: string, read: () => Sample[]): void =>
+    metrics.add({ name, kind, help: text, labels, read });
+  add('weft_port_frames_total', help.frames, directions('frames', 'port'));
+  add('weft_port_bytes_total', help.portBytes, directions('bytes', 'port'));
+  add('weft_underlay_datagrams_total', help.datagrams, directions('datagrams', 'underlay'));
+  add('weft_underlay_bytes_total', help.underlayBytes, directions('bytes', 'underlay'));
+}
+
+function addDropMetrics(metrics: Metrics, node: () => Node | undefined): void {
+  metrics.add({
+    name: 'weft_drops_total',
+    kind: 'counter',
+    help: 'Frames and datagrams that the data plane dropped, by reason.',
+    labels: ['reason'],
+    read: () => byName(node()?.dataPlane.counters.drops() ?? {}, 'reason'),
+  });
+  metrics.add({
+    name: 'weft_answers_total',
+    kind: 'counter',
+    help: 'Frames that the agent answered itself: ARP, pings of a VIP or gateway, TCP resets.',
+    labels: ['kind'],
+    read: () => {
+      const traffic = node()?.dataPlane.counters.traffic();
+      if (traffic === undefined) return [];
+      return byName(
+        {
+          arp: traffic['arp-replies'],
+          echo: traffic['echo-replies'],
+          reset: traffic['tcp-resets'],
+        },
+        'kind',
+      );
+    },
+  });
+}
+
+function addTableMetrics(metrics: Metrics, node: () => Node | undefined): void {
+  metrics.add({
+    name: 'weft_flows',
+    kind: 'gauge',
+    help: 'Flows that the routing mesh tracks, by protocol.',
+    labels: ['protocol'],
+    read: async () => byName((await node()?.dataPlane.status())?.flows ?? {}, 'protocol'),
+  });
+  metrics.add({
+    name: 'weft_flow_evictions_total',
+    kind: 'counter',
+    help: 'Flows that made room for others before their time.',
+    labels: [],
+    read: () => {
+      const value = node()?.dataPlane.counters.traffic()['flows-evicted'];
+      return value === undefined ? [] : [{ labels: {}, value }];
+    },
+  });
+  metrics.add({
+    name: 'weft_service_backends',
+    kind: 'gauge',
+    help: 'Backends of each service as this node sees them, by state.',
+    labels: ['service', 'state'],
+    read: () => {
+      const current = node();
+      const names = new Map(current?.assignments?.services.map(({ id, name }) => [id, name]) ?? []);
+      const backends = current?.endpoints() ?? [];
+      return countBy(backends, ({ serviceId, state }) => ({
+        service: names.get(serviceId) ?? serviceId,
+        state,
+      }));
+    },
+  });
+}
+
+function addGossipMetrics(metrics: Metrics, node: () => Node | undefined): void {
+  metrics.add({
+    name: 'weft_members',
+    kind: 'gauge',
+    help: 'Members of the cluster as this node sees them, by state.',
+    labels: ['state'],
+    read: () => countBy(node()?.gossip.members() ?? [], ({ state }) => ({ state })),
+  });
+  metrics.add({
+    name: 'weft_gossip_faults_total',
+    kind: 'counter',
+    help: 'Gossip messages that were dropped and streams that failed, by reason.',
+    labels: ['reason'],
+    read: () => byName(node()?.gossipCounters() ?? {}, 'reason'),
+  });
+  metrics.add({
+    name: 'weft_gossip_health_score',
+    kind: 'gauge',
+    help: 'Lifeguard awareness of this node: 0 keeps up with the protocol, more does not.',
+    labels: [],
+    read: () => {
+      const current = node();
+      return current === undefined ? [] : [{ labels: {}, value: current.gossip.localHealth }];
+    },
+  });
+}
+
+function byName(values: Readonly<Record<string, number>>, label: string): Sample[] {
+  return Object.entries(values).map(([name, value]) => ({ labels: { [label]: name }, value }));
+}
+
+function countBy<Item>(
+  items: readonly Item[],
+  labelsOf: (item: Item) => Readonly<Record<string, string>>,
+): Sample[] {
+  const groups = Map.groupBy(items, (item) => JSON.stringify(labelsOf(item)));
+  return [...groups.values()].map((group) => ({
+    labels: labelsOf(group[0] as Item),
+    value: group.length,
+  }));
+}

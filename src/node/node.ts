@@ -1,0 +1,357 @@
+import { formatIpv4, parseIpv4 } from '../core/address.ts';
+import type { Clock, Log, Random } from '../core/capabilities.ts';
+import type { Json } from '../core/store.ts';
+import { DataPlane } from '../dataplane/data-plane.ts';
+import type { GossipEvent } from '../gossip/effects.ts';
+import { Gossip } from '../gossip/gossip.ts';
+import { GossipTransport } from '../io/gossip-transport.ts';
+import { readJsonFile, removeFile, writeJsonFile } from '../io/json-file.ts';
+import { TapOpener } from '../io/linux/tap-opener.ts';
+import { splitHostPort } from '../io/manager-client.ts';
+import type {
+  AssignmentSet,
+  NodeDescription,
+  TaskStatusReport,
+} from '../manager/session-protocol.ts';
+import { ProcessRuntime } from '../runtime/process-runtime.ts';
+import { TaskExecutor } from '../runtime/task-executor.ts';
+import { TaskStore } from '../runtime/task-store.ts';
+import { VXLAN_OVERHEAD_IPV4_BYTES } from '../vxlan/header.ts';
+import { Attachments } from './attachments.ts';
+import type { TableSources } from './desired-tables.ts';
+import { type EndpointRecord, VTEP_KEY } from './endpoint-record.ts';
+import { placedEndpoints, vtepRecords } from './gossip-view.ts';
+import { HostPort, type PortConflict } from './host-port.ts';
+import type { Identity } from './identity.ts';
+import { Session } from './session.ts';
+import { TableSync } from './table-sync.ts';
+
+/** How often a published port that something else held is tried again. */
+const PORT_RETRY_MS = 10_000;
+
+/** What a {@link Node} works with. */
+export interface NodeDeps {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  /** The cluster has removed this node, or a part without which it cannot go on has died. */
+  readonly onRemoved: () => void;
+  readonly onFailure: (error: Error) => void;
+}
+
+/** How a node is set up. */
+export interface NodeOptions {
+  readonly identity: Identity;
+  readonly description: NodeDescription;
+  /** What must survive a restart of the machine. */
+  readonly stateDir: string;
+  /** What must survive the process, but not the machine: on a tmpfs. */
+  readonly runDir: string;
+  /** MTU of the interface that has the advertised address, in bytes. */
+  readonly underlayMtuBytes: number;
+  /** What the names of tasks' network namespaces start with. */
+  readonly netnsPrefix: string;
+}
+
+/**
+ * This host as a node of a cluster: data plane, gossip, tasks and the session with a manager, and how
+ * what one says reaches the others. Everything but the session goes on without a manager.
+ */
+export class Node {
+  readonly dataPlane: DataPlane;
+  readonly #deps: NodeDeps;
+  readonly #options: NodeOptions;
+  readonly #gossip: Gossip;
+  readonly #transport: GossipTransport;
+  readonly #opener = new TapOpener();
+  readonly #runtime: ProcessRuntime;
+  readonly #executor: TaskExecutor;
+  readonly #attachments: Attachments;
+  readonly #session: Session;
+  readonly #tables: TableSync;
+  #hostPort: HostPort | undefined;
+  #assignments: AssignmentSet | undefined;
+  #manager: string | undefined;
+  #nextPortId = 1;
+  /** Assignments are worked off one after the other. */
+  #work: Promise<void> = Promise.resolve();
+  readonly #portRetry: NodeJS.Timeout;
+  #closed = false;
+
+  private constructor(deps: NodeDeps, options: NodeOptions, dataPlane: DataPlane) {
+    const { clock, random, log } = deps;
+    const { identity } = options;
+    this.#deps = deps;
+    this.#options = options;
+    this.dataPlane = dataPlane;
+    this.#gossip = new Gossip(
+      { random },
+      {
+        name: identity.nodeId,
+        address: identity.advertiseAddress,
+        port: identity.gossipPort,
+        generation: identity.generation,
+      },
+      clock.nowMs(),
+    );
+    this.#transport = new GossipTransport(
+      { clock, log, gossip: this.#gossip },
+      { onEvent: (event) => this.#gossipSaid(event) },
+    );
+    this.#tables = new TableSync(dataPlane, log, () => this.#sources());
+    this.#attachments = new Attachments(
+      {
+        dataPlane,
+        opener: this.#opener,
+        network: (id) => this.#assignments?.networks.find((network) => network.id === id),
+        announce: (key, value) => this.#announce(key, value),
+        nextPortId: () => this.#nextPortId++,
+        isRunning: (taskId) => this.#isRunning(taskId),
+      },
+      this.overlayMtuBytes,
+    );
+    this.#runtime = new ProcessRuntime(
+      { clock, log },
+      { stateDirectory: `${options.stateDir}/tasks`, netnsPrefix: options.netnsPrefix },
+    );
+    this.#executor = new TaskExecutor({
+      clock,
+      log,
+      store: new TaskStore({ log }, `${options.stateDir}/assigned-tasks`),
+      runtimes: { process: this.#runtime },
+      network: this.#attachments,
+      report: (status) => this.#taskChanged(status),
+    });
+    this.#session = new Session(
+      {
+        credentials: identity,
+        description: options.description,
+        log,
+        events: {
+          assigned: (assignments) => this.#assigned(assignments),
+          connected: (manager) => this.#connected(manager),
+          removed: deps.onRemoved,
+        },
+        allStatuses: () => this.#executor.statuses(),
+        portConflicts: () => this.portConflicts,
+      },
+      identity.managers,
+    );
+    this.#portRetry = setInterval(() => this.#retryPorts(), PORT_RETRY_MS);
+  }
+
+  /**
+   * Starts the node: what ran under an earlier agent is taken over before a manager is asked.
+   *
+   * @throws {Error} if a port is taken or a file is damaged; nothing runs then
+   */
+  static async start(deps: NodeDeps, options: NodeOptions): Promise<Node> {
+    const { identity, runDir } = options;
+    const dataPlane = await DataPlane.start(deps.random, {
+      vtepAddress: parseIpv4(identity.advertiseAddress),
+      listenAddress: 0,
+      port: identity.dataPathPort,
+      flowFile: `${runDir}/flows`,
+      onPortGone: (portId) => deps.log.warn({ portId }, 'interface of a task is gone'),
+      onFailure: deps.onFailure,
+    });
+    const node = new Node(deps, options, dataPlane);
+    try {
+      await node.#start();
+      return node;
+    } catch (error) {
+      await node.close();
+      throw error;
+    }
+  }
+
+  /** MTU of the tasks' interfaces, in bytes. */
+  get overlayMtuBytes(): number {
+    return this.#options.underlayMtuBytes - VXLAN_OVERHEAD_IPV4_BYTES;
+  }
+
+  /** What the managers said last. */
+  get assignments(): AssignmentSet | undefined {
+    return this.#assignments;
+  }
+
+  /** The manager that answers, as `host:port`. */
+  get manager(): string | undefined {
+    return this.#manager;
+  }
+
+  get portConflicts(): readonly PortConflict[] {
+    return this.#hostPort?.conflicts ?? [];
+  }
+
+  get gossip(): Gossip {
+    return this.#gossip;
+  }
+
+  get tasks(): TaskExecutor {
+    return this.#executor;
+  }
+
+  /** Endpoints of all live nodes, this one included. */
+  endpoints(): EndpointRecord[] {
+    return this.#sources().endpoints.map(({ record }) => record);
+  }
+
+  /** Drops of the gossip sockets, by reason. */
+  gossipCounters(): Record<string, number> {
+    return this.#transport.counters();
+  }
+
+  /** Stops all tasks and takes this host out of the cluster's data plane. */
+  async leave(): Promise<void> {
+    await this.#session.close();
+    await this.#executor.removeAll();
+    await this.#work;
+    await this.#transport.leave();
+    await this.#hostPort?.remove();
+    this.#hostPort = undefined;
+    await removeFile(this.#assignmentsFile);
+    await removeFile(`${this.#options.runDir}/flows`);
+    await this.close();
+  }
+
+  /** Lets go of everything: tasks keep running, with their interfaces, for the next agent. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearInterval(this.#portRetry);
+    await this.#session.close();
+    await this.#work;
+    this.#executor.close();
+    await this.#runtime.close();
+    await this.#transport.close();
+    await this.#hostPort?.close();
+    await this.dataPlane.close();
+    this.#attachments.close();
+    await this.#opener.close();
+  }
+
+  get #assignmentsFile(): string {
+    return `${this.#options.stateDir}/assignments.json`;
+  }
+
+  async #start(): Promise<void> {
+    const { identity } = this.#options;
+    await this.#transport.start();
+    this.#announce(VTEP_KEY, { address: identity.advertiseAddress, port: identity.dataPathPort });
+    const known = (await readJsonFile(this.#assignmentsFile)) as AssignmentSet | undefined;
+    if (known !== undefined) await this.#prepare(known);
+    await this.#executor.restore();
+    this.#session.start();
+  }
+
+  #isRunning(taskId: string): boolean {
+    return this.#executor
+      .statuses()
+      .some((status) => status.taskId === taskId && status.state === 'running');
+  }
+
+  #announce(key: string, value: Json | undefined): void {
+    if (this.#closed) return;
+    if (value === undefined) this.#gossip.table.deleteLocal(key);
+    else this.#gossip.table.setLocal(key, value);
+    this.#syncTables();
+  }
+
+  #gossipSaid(event: GossipEvent): void {
+    if (event.kind === 'member') {
+      const { name, address } = event.member;
+      this.#deps.log.info({ node: name, address, change: event.change }, 'member changed');
+    } else if (event.kind === 'conflict') {
+      const { member, claimed } = event;
+      this.#deps.log.error({ node: member.name, claimed }, 'two nodes have the same name');
+    }
+    this.#syncTables();
+  }
+
+  #syncTables(): void {
+    if (this.#closed) return;
+    this.#tables.sync().catch((error: unknown) => this.#failed(error, 'tables'));
+  }
+
+  #sources(): TableSources {
+    const visible = [...this.#gossip.table.visible()];
+    return {
+      networks: this.#assignments?.networks ?? [],
+      services: this.#assignments?.services ?? [],
+      endpoints: placedEndpoints(visible, this.#options.identity.nodeId),
+      vteps: vtepRecords(visible, this.#options.identity.nodeId),
+    };
+  }
+
+  #connected(manager: string | undefined): void {
+    this.#manager = manager;
+    if (manager !== undefined) this.#deps.log.info({ manager }, 'connected to a manager');
+  }
+
+  #assigned(assignments: AssignmentSet): void {
+    this.#work = this.#work
+      .then(async () => {
+        if (this.#closed) return;
+        await this.#prepare(assignments);
+        await writeJsonFile(this.#assignmentsFile, assignments);
+        this.#executor.assign(assignments.tasks);
+      })
+      .catch((error: unknown) => this.#failed(error, 'assignments'));
+  }
+
+  /** Makes networks, services and published ports as assigned, before tasks need them. */
+  async #prepare(assignments: AssignmentSet): Promise<void> {
+    this.#assignments = assignments;
+    const { identity } = this.#options;
+    const own = `${identity.advertiseAddress}:${identity.gossipPort}`;
+    const seeds = assignments.gossipSeeds.filter((seed) => seed !== own);
+    this.#transport.join(
+      seeds.map((seed) => {
+        const { host, port } = splitHostPort(seed, identity.gossipPort);
+        return { address: host, port };
+      }),
+    );
+    await this.#tables.sync();
+    await this.#openHostPort(assignments);
+    await this.#hostPort?.publish(assignments.services);
+  }
+
+  async #openHostPort({ networks, ingressAddress }: AssignmentSet): Promise<void> {
+    const ingress = networks.find((network) => network.ingress);
+    if (this.#hostPort !== undefined || ingress === undefined || ingressAddress === '') return;
+    this.#hostPort = await HostPort.open(
+      {
+        dataPlane: this.dataPlane,
+        opener: this.#opener,
+        log: this.#deps.log,
+        nextPortId: () => this.#nextPortId++,
+      },
+      {
+        address: formatIpv4(parseIpv4(ingressAddress)),
+        subnet: ingress.subnet,
+        mtuBytes: this.overlayMtuBytes,
+        rulesetFile: `${this.#options.runDir}/published-ports.nft`,
+      },
+    );
+  }
+
+  #retryPorts(): void {
+    const { services } = this.#assignments ?? {};
+    if (services === undefined || this.portConflicts.length === 0) return;
+    this.#work = this.#work
+      .then(() => this.#hostPort?.publish(services))
+      .catch((error: unknown) => this.#failed(error, 'published ports'));
+  }
+
+  #taskChanged(status: TaskStatusReport): void {
+    const { taskId, state, error } = status;
+    this.#deps.log.info({ taskId, state, ...(error === undefined ? {} : { error }) }, 'task');
+    if (state === 'running') this.#attachments.announceState(taskId, 'active');
+    this.#session.taskChanged(status);
+  }
+
+  #failed(error: unknown, what: string): void {
+    if (!this.#closed) this.#deps.log.error({ what, error: String(error) }, 'a step failed');
+  }
+}
