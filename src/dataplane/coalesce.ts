@@ -1,4 +1,4 @@
-import { type ChecksumKernel, fold16, swap16 } from '../core/checksum.ts';
+import type { ChecksumKernel } from '../core/checksum.ts';
 import {
   ETHERNET_HEADER_BYTES,
   ETHERTYPE_IPV4,
@@ -11,6 +11,7 @@ import {
 import { type Arena, IOVEC_BYTES } from '../io/linux/arena.ts';
 import { UDP_SEGMENTS_MAX } from '../io/linux/vxlan-socket.ts';
 import { VXLAN_HEADER_BYTES } from '../vxlan/header.ts';
+import { isSoundSegment, pseudoHeaderSum, TCP_CHECKSUM_OFFSET } from './partial-checksum.ts';
 
 /** Most bytes of a superframe's IP packet: its length field has 16 bits. */
 const IP_BYTES_MAX = 65_535;
@@ -150,12 +151,8 @@ export class Coalescer {
     const { view } = this.#arena;
     if (view.getUint16(ip + 2) !== IPV4_HEADER_BYTES_MIN + l4Bytes) return false;
     if (this.#checksum.sum16(ip, IPV4_HEADER_BYTES_MIN) !== VALID_SUM) return false;
-    const sum =
-      this.#checksum.sum16(ip + 12, 8) +
-      swap16(PROTO_TCP) +
-      swap16(l4Bytes) +
-      this.#checksum.sum16(ip + IPV4_HEADER_BYTES_MIN, l4Bytes);
-    return fold16(sum) === VALID_SUM;
+    const tcp = ip + IPV4_HEADER_BYTES_MIN;
+    return isSoundSegment(view, this.#checksum, ip, tcp, PROTO_TCP, l4Bytes);
   }
 
   #finish(ip: number, lastFlags: number): void {
@@ -167,8 +164,8 @@ export class Coalescer {
     const ipSum = this.#checksum.sum16(ip, IPV4_HEADER_BYTES_MIN);
     view.setUint16(ip + 10, ~ipSum & 0xffff, true);
     view.setUint8(tcp + 13, view.getUint8(tcp + 13) | (lastFlags & TCP_PSH));
-    const pseudo =
-      this.#checksum.sum16(ip + 12, 8) + swap16(PROTO_TCP) + swap16(total - IPV4_HEADER_BYTES_MIN);
-    view.setUint16(tcp + 16, fold16(pseudo), true);
+    const l4Bytes = total - IPV4_HEADER_BYTES_MIN;
+    const pseudo = pseudoHeaderSum(this.#checksum, ip, PROTO_TCP, l4Bytes);
+    view.setUint16(tcp + TCP_CHECKSUM_OFFSET, pseudo, true);
   }
 }

@@ -1,6 +1,6 @@
 import type { Ipv4 } from '../core/address.ts';
 import type { ChecksumKernel } from '../core/checksum.ts';
-import { ETHERNET_HEADER_BYTES, IPV4_HEADER_BYTES_MIN } from '../core/packet.ts';
+import { ETHERNET_HEADER_BYTES, IPV4_HEADER_BYTES_MIN, PROTO_TCP } from '../core/packet.ts';
 import type { Arena } from '../io/linux/arena.ts';
 import { VNET_HEADER_BYTES } from '../io/linux/tap.ts';
 import type { VxlanReceiver } from '../io/linux/vxlan-socket.ts';
@@ -8,7 +8,12 @@ import { NOT_VXLAN, readVxlanVni, VXLAN_HEADER_BYTES } from '../vxlan/header.ts'
 import { Coalescer } from './coalesce.ts';
 import { type Counters, dropIndex, trafficIndex } from './counters.ts';
 import type { Egress } from './egress.ts';
-import { Offload, writePlain, writeTcpSuperframe } from './offload.ts';
+import { Offload, writeNeedsChecksum, writePlain, writeTcpSuperframe } from './offload.ts';
+import {
+  partialChecksumStart,
+  TCP_CHECKSUM_OFFSET,
+  UDP_CHECKSUM_OFFSET,
+} from './partial-checksum.ts';
 import type { PortWriter } from './port-writer.ts';
 import type { Switch } from './switch.ts';
 
@@ -94,19 +99,29 @@ export class Ingress {
     const frameBytes = isSuperframe
       ? joined.headerBytes + joined.payloadBytes
       : length - VXLAN_HEADER_BYTES;
-    const decision = decide.fromVtep(network, frame, frameBytes, isSuperframe, nowMs);
+    const partialStart = isSuperframe
+      ? TCP_CHECKSUM_START
+      : partialChecksumStart(arena.view, this.#deps.checksum, frame, frameBytes);
+    const decision = decide.fromVtep(network, frame, frameBytes, partialStart !== 0, nowMs);
     if (decision.action === 'drop') counters.drop(decision.drop);
     else if (decision.action === 'back') this.#answer(network.vni);
     else if (decision.port !== undefined) {
       if (isSuperframe) this.#writeSuperframe(decision.port.fd, frame, frameBytes);
-      else this.#writeFrame(decision.port.fd, frame, frameBytes);
+      else this.#writeFrame(decision.port.fd, frame, frameBytes, partialStart);
     }
     return joined.segments;
   }
 
   /** The VXLAN header in front of the frame makes room for the virtio-net header. */
-  #writeFrame(fd: number, frame: number, frameBytes: number): void {
-    writePlain(this.#deps.arena.view, frame - VNET_HEADER_BYTES);
+  #writeFrame(fd: number, frame: number, frameBytes: number, partialStart: number): void {
+    const { view } = this.#deps.arena;
+    const header = frame - VNET_HEADER_BYTES;
+    if (partialStart === 0) writePlain(view, header);
+    else {
+      const isTcp = this.#deps.decide.packet.protocol === PROTO_TCP;
+      const offset = isTcp ? TCP_CHECKSUM_OFFSET : UDP_CHECKSUM_OFFSET;
+      writeNeedsChecksum(view, header, partialStart, offset);
+    }
     this.#deps.ports.write(fd, frame, frameBytes);
   }
 

@@ -1,7 +1,6 @@
 // struct virtio_net_hdr (virtio 1.2 section 5.1.6), little-endian:
 // | flags 8 | gso_type 8 | hdr_len 16 | gso_size 16 | csum_start 16 | csum_offset 16 |
 const NEEDS_CSUM = 1;
-const DATA_VALID = 2;
 const GSO_ECN = 0x80;
 
 /** `gso_type` values. */
@@ -45,10 +44,17 @@ export function writePlain(view: DataView, offset: number): void {
   view.setUint16(offset + 8, 0);
 }
 
-/** Writes a header that says: one complete frame whose checksums were verified. */
-export function writeVerified(view: DataView, offset: number): void {
+/** Writes a header that says: one frame, finish the checksum whose part starts at `checksumStart`. */
+export function writeNeedsChecksum(
+  view: DataView,
+  offset: number,
+  checksumStart: number,
+  checksumOffset: number,
+): void {
   writePlain(view, offset);
-  view.setUint8(offset, DATA_VALID);
+  view.setUint8(offset, NEEDS_CSUM);
+  view.setUint16(offset + 6, checksumStart, true);
+  view.setUint16(offset + 8, checksumOffset, true);
 }
 
 /**
