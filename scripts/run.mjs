@@ -1,0 +1,82 @@
+// `node scripts/run.mjs TASK [ARGUMENT…]`: sets the checkout up as far as the task needs it, then runs
+// the task with the pinned Node. What `npm run` calls.
+import { spawnSync } from 'node:child_process';
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { environment, installPackages, installPrograms, PINNED_NODE, requireNode, say } from './setup.mjs';
+
+const BIN = 'node_modules/.bin';
+/** Tests that make hosts of network namespaces or open kernel devices. */
+const isSystemTest = (file) => file.startsWith('test/e2e/');
+
+const TASKS = {
+  demo: (args) => {
+    installPrograms();
+    return node('demo/demo.ts', ...args);
+  },
+  bench: (args) => {
+    installPrograms();
+    return node('bench/bench.ts', ...args);
+  },
+  test: (args) => {
+    const complete = installPrograms();
+    if (process.geteuid?.() !== 0) say('not root: tests that need network namespaces are skipped');
+    else if (!complete) return 1;
+    return tests(args.length > 0 ? args : testFiles(), 'test');
+  },
+  check: () => check(),
+  ok: () => check() || tests(testFiles().filter((file) => !isSystemTest(file)), 'unit'),
+  build: () => node(`${BIN}/tsc`, '-p', 'tsconfig.build.json'),
+};
+
+function check() {
+  return (
+    node(`${BIN}/tsc`, '--noEmit') ||
+    node(`${BIN}/biome`, 'check', '--error-on-warnings') ||
+    node('scripts/build-wasm.mjs', '--check') ||
+    node('test/layers.test.ts')
+  );
+}
+
+/** Runs test files with tap; the last line says how many assertions passed and failed. */
+function tests(files, name) {
+  const output = join(tmpdir(), `weft-${name}-${process.pid}.tap`);
+  try {
+    const status = node(`${BIN}/tap`, `--output-file=${output}`, ...files);
+    const summary = /^# \{ total: (\d+)(?:, pass: (\d+))?(?:, fail: (\d+))?/m;
+    const [, , passed = '0', failed = '0'] = summary.exec(readFileSync(output, 'utf8')) ?? [];
+    console.log(`${passed} passed, ${failed} failed`);
+    return status || (Number(passed) === 0 ? 1 : 0);
+  } finally {
+    rmSync(output, { force: true });
+  }
+}
+
+function testFiles(folder = 'test') {
+  return readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .map((file) => join(folder, file))
+    .filter((file) => file.endsWith('.test.ts'))
+    .sort();
+}
+
+function node(...args) {
+  const { status, error } = spawnSync(PINNED_NODE, args, { stdio: 'inherit', env: environment() });
+  if (error !== undefined) throw error;
+  return status ?? 1;
+}
+
+requireNode();
+const [name = '', ...args] = process.argv.slice(2);
+const task = TASKS[name];
+if (task === undefined) {
+  say(`no task ${JSON.stringify(name)}: expected one of ${Object.keys(TASKS).join(', ')}`);
+  process.exit(1);
+}
+try {
+  installPackages();
+  process.exitCode = task(args);
+} catch (error) {
+  say(error.message);
+  process.exitCode = 1;
+}
