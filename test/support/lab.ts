@@ -116,6 +116,11 @@ export class Lab {
     this.#batch(commands, typeof netns === 'object' ? netns.netns : netns);
   }
 
+  /** Runs one `bridge` command in `netns`. */
+  bridge(netns: string, args: readonly string[]): void {
+    execFileSync('bridge', ['-n', netns, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  }
+
   /** Ends all processes and removes all namespaces and files of the lab. */
   async close(): Promise<void> {
     const children = [...this.#children].filter((child) => child.exitCode === null);
