@@ -30,3 +30,24 @@ export function systemLog(level: string): Log {
     pino.destination({ dest: 2, sync: true }),
   );
 }
+
+/** Node's longest timer; a longer one would fire at once. 24 days. */
+const TIMER_MS_MAX = 0x7fff_ffff;
+
+/**
+ * Runs `task` once at `atMs` of {@link SYSTEM_CLOCK}'s monotonic clock, or soon after.
+ *
+ * @returns a function that takes it back
+ */
+export function systemSchedule(atMs: number, task: () => void): () => void {
+  let timer: NodeJS.Timeout;
+  const arm = (): void => {
+    const leftMs = Math.max(0, atMs - SYSTEM_CLOCK.nowMs());
+    timer = setTimeout(
+      () => (SYSTEM_CLOCK.nowMs() >= atMs ? task() : arm()),
+      Math.min(TIMER_MS_MAX, Math.ceil(leftMs)),
+    );
+  };
+  arm();
+  return () => clearTimeout(timer);
+}

@@ -15,6 +15,7 @@ import type {
 } from '../manager/session-protocol.ts';
 import { ProcessRuntime } from '../runtime/process-runtime.ts';
 import { TaskExecutor } from '../runtime/task-executor.ts';
+import type { LogOptions, LogRecord } from '../runtime/task-runtime.ts';
 import { TaskStore } from '../runtime/task-store.ts';
 import { VXLAN_OVERHEAD_IPV4_BYTES } from '../vxlan/header.ts';
 import { Attachments } from './attachments.ts';
@@ -195,6 +196,12 @@ export class Node {
   /** Endpoints of all live nodes, this one included. */
   endpoints(): EndpointRecord[] {
     return this.#sources().endpoints.map(({ record }) => record);
+  }
+
+  /** What a task wrote; undefined if this node does not know the task. */
+  taskLogs(taskId: string, options: LogOptions): AsyncIterable<LogRecord> | undefined {
+    const isKnown = this.#executor.statuses().some((status) => status.taskId === taskId);
+    return isKnown ? this.#executor.logs(taskId, options) : undefined;
   }
 
   /** Drops of the gossip sockets, by reason. */

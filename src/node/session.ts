@@ -150,6 +150,9 @@ export class Session {
         this.#stop.abort();
         this.#deps.events.removed();
         return 'removed';
+      case 'superseded':
+        this.#deps.log.error({}, 'another agent has taken over this node: is it started twice?');
+        return undefined;
       default:
         return undefined;
     }

@@ -1,0 +1,271 @@
+import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { connect, createServer, isIPv6, type Server, type Socket } from 'node:net';
+import type { Clock, Log } from '../core/capabilities.ts';
+import type { Effect, GossipEvent, PushPullEffect, StreamPingEffect } from '../gossip/effects.ts';
+import type { Gossip } from '../gossip/gossip.ts';
+import { formatPeer, type PeerAddress } from '../gossip/peer-address.ts';
+import { readStream, StreamBudget } from './gossip-stream.ts';
+
+/** Streams that others may have open here (memberlist `maxPushPullRequests`). */
+const STREAMS_IN_MAX = 128;
+/** Streams that this node has open to others. Our own bound. */
+const STREAMS_OUT_MAX = 64;
+
+/** What {@link GossipTransport} needs. */
+export interface GossipTransportDeps {
+  readonly gossip: Gossip;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Where a {@link GossipTransport} listens, and whom it tells. */
+export interface GossipTransportOptions {
+  /** Local address of the sockets; the gossip's own address by default. */
+  readonly bindAddress?: string;
+  /** Called for each event, in order, after the state has changed. Must not throw. */
+  readonly onEvent: (event: GossipEvent) => void;
+}
+
+/**
+ * The sockets and the timer of one {@link Gossip}: UDP and TCP on its port. Makes no decisions.
+ * Whatever comes in, nothing is thrown: what cannot be used is counted and not answered.
+ */
+export class GossipTransport {
+  readonly #gossip: Gossip;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #options: GossipTransportOptions;
+  readonly #budget = new StreamBudget();
+  /** BOUNDED: one entry per fault in the source. */
+  readonly #counters = new Map<string, number>();
+  /** BOUNDED by {@link STREAMS_IN_MAX}. */
+  readonly #streamsIn = new Set<Socket>();
+  /** By purpose and peer: one that hangs is not asked twice. BOUNDED by {@link STREAMS_OUT_MAX}. */
+  readonly #streamsOut = new Map<string, Socket>();
+  #udp: UdpSocket | undefined;
+  #server: Server | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #timerAtMs = Number.POSITIVE_INFINITY;
+  #left: Promise<void> | undefined;
+  #onLeft: (() => void) | undefined;
+
+  constructor(deps: GossipTransportDeps, options: GossipTransportOptions) {
+    this.#gossip = deps.gossip;
+    this.#clock = deps.clock;
+    this.#log = deps.log;
+    this.#options = options;
+  }
+
+  /**
+   * Binds both sockets and starts the protocol.
+   *
+   * @throws {Error} if the address or port cannot be bound; then nothing stays open
+   */
+  async start(): Promise<void> {
+    const { address, port } = this.#gossip.config;
+    const host = this.#options.bindAddress ?? address;
+    const udp = createSocket({ type: isIPv6(host) ? 'udp6' : 'udp4' });
+    const server = createServer((socket) => this.#accept(socket));
+    this.#udp = udp;
+    this.#server = server;
+    try {
+      udp.bind(port, host);
+      await once(udp, 'listening');
+      server.listen(port, host);
+      await once(server, 'listening');
+    } catch (error) {
+      await this.close();
+      const cause = error instanceof Error ? error.message : String(error);
+      throw new Error(`Cannot listen for gossip on ${host} port ${port}: ${cause}`, {
+        cause: error,
+      });
+    }
+    udp.on('message', (bytes, from) => this.#receive(bytes, from));
+    udp.on('error', (error) => this.#fault('udp_socket', error));
+    server.on('error', (error) => this.#fault('tcp_socket', error));
+    this.#arm();
+  }
+
+  /** Once started: joins by `seeds`, and goes on trying while no other member is known. */
+  join(seeds: readonly PeerAddress[]): void {
+    this.#perform(this.#gossip.join(seeds, this.#clock.nowMs()));
+  }
+
+  /** Tells the others that this node leaves; resolves when it has been said often enough. */
+  leave(): Promise<void> {
+    if (this.#left === undefined) {
+      this.#left = new Promise((resolve) => {
+        this.#onLeft = resolve;
+      });
+      this.#perform(this.#gossip.leave(this.#clock.nowMs()));
+    }
+    return this.#left;
+  }
+
+  /** Ends all exchanges and frees the port. May be called at any time, also twice. */
+  async close(): Promise<void> {
+    clearTimeout(this.#timer);
+    const { udp, server } = { udp: this.#udp, server: this.#server };
+    this.#udp = undefined;
+    this.#server = undefined;
+    for (const socket of [...this.#streamsIn, ...this.#streamsOut.values()]) socket.destroy();
+    this.#onLeft?.();
+    await Promise.all([
+      new Promise<void>((resolve) => (udp === undefined ? resolve() : udp.close(resolve))),
+      new Promise<void>((resolve) =>
+        server?.listening ? server.close(() => resolve()) : resolve(),
+      ),
+    ]);
+  }
+
+  /** What was dropped or failed, by reason: the protocol's counters and the sockets'. */
+  counters(): Record<string, number> {
+    return { ...this.#gossip.counters(), ...Object.fromEntries(this.#counters) };
+  }
+
+  #receive(bytes: Uint8Array, { address, port }: RemoteInfo): void {
+    this.#perform(this.#gossip.packet(bytes, { address, port }, this.#clock.nowMs()));
+  }
+
+  #perform(effects: readonly Effect[]): void {
+    for (const effect of effects) {
+      if (effect.kind === 'send') this.#send(effect.to, effect.bytes);
+      else if (effect.kind === 'event') this.#report(effect.event);
+      else if (effect.kind === 'pushPull') void this.#pushPull(effect);
+      else void this.#streamPing(effect);
+    }
+    this.#arm();
+  }
+
+  #report(event: GossipEvent): void {
+    if (event.kind === 'leaveFinished') this.#onLeft?.();
+    this.#options.onEvent(event);
+  }
+
+  #send(to: PeerAddress, bytes: Uint8Array): void {
+    // A send that fails is a lost packet, which the protocol expects.
+    this.#udp?.send(bytes, to.port, to.address, (error) => {
+      if (error !== null) this.#count('udp_send');
+    });
+  }
+
+  /** Keeps the one timer at the machine's next deadline. */
+  #arm(): void {
+    if (this.#udp === undefined) return;
+    const atMs = this.#gossip.nextDeadlineMs();
+    if (atMs >= this.#timerAtMs) return; // an early tick does no harm
+    clearTimeout(this.#timer);
+    this.#timerAtMs = atMs;
+    const delayMs = Math.ceil(Math.max(0, atMs - this.#clock.nowMs()));
+    this.#timer = setTimeout(() => this.#tick(), delayMs);
+  }
+
+  #tick(): void {
+    this.#timerAtMs = Number.POSITIVE_INFINITY;
+    this.#perform(this.#gossip.tick(this.#clock.nowMs()));
+  }
+
+  async #pushPull(effect: PushPullEffect): Promise<void> {
+    const { streamTimeoutMs } = this.#gossip.tuning;
+    const socket = this.#open(`${effect.purpose} ${formatPeer(effect.to)}`, effect.to);
+    if (socket === undefined) return;
+    socket.write(effect.bytes);
+    const answer = await readStream(socket, streamTimeoutMs, this.#budget);
+    socket.destroy();
+    if (this.#udp === undefined) return;
+    if (typeof answer === 'string') this.#streamFault(answer, effect.to);
+    else if (answer.kind === 'pushPull') {
+      this.#perform(this.#gossip.pushPullReply(effect, answer, this.#clock.nowMs()));
+    } else if (answer.kind === 'error') {
+      this.#count('stream_refused');
+      const peer = formatPeer(effect.to);
+      this.#log.warn({ peer, reason: answer.text }, 'peer refused a state exchange');
+    } else this.#count('stream_unexpected');
+  }
+
+  async #streamPing(effect: StreamPingEffect): Promise<void> {
+    const socket = this.#open(`ping ${formatPeer(effect.to)}`, effect.to);
+    if (socket === undefined) return;
+    socket.write(effect.bytes);
+    const answer = await readStream(socket, effect.timeoutMs, this.#budget);
+    socket.destroy();
+    if (this.#udp === undefined) return;
+    if (typeof answer === 'string') this.#streamFault(answer, effect.to);
+    else if (answer.kind === 'ack' && answer.sequence === effect.sequence) {
+      this.#count('udp_probe_failed_tcp_worked');
+      this.#perform(this.#gossip.streamAck(effect.sequence, this.#clock.nowMs()));
+    } else this.#count('stream_unexpected');
+  }
+
+  #open(key: string, to: PeerAddress): Socket | undefined {
+    if (this.#udp === undefined) return undefined;
+    if (this.#streamsOut.has(key) || this.#streamsOut.size >= STREAMS_OUT_MAX) {
+      this.#count('streams_out_full');
+      return undefined;
+    }
+    const socket = connect({ host: to.address, port: to.port });
+    this.#streamsOut.set(key, socket);
+    socket.on('close', () => this.#streamsOut.delete(key));
+    socket.on('error', () => {}); // 'close' follows, and ends the exchange
+    return socket;
+  }
+
+  #accept(socket: Socket): void {
+    if (this.#streamsIn.size >= STREAMS_IN_MAX) {
+      this.#count('streams_in_full');
+      socket.destroy();
+      return;
+    }
+    this.#streamsIn.add(socket);
+    socket.on('close', () => this.#streamsIn.delete(socket));
+    socket.on('error', () => {}); // 'close' follows
+    void this.#serve(socket);
+  }
+
+  async #serve(socket: Socket): Promise<void> {
+    const { streamTimeoutMs } = this.#gossip.tuning;
+    const peer = { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 };
+    const request = await readStream(socket, streamTimeoutMs, this.#budget);
+    if (this.#udp === undefined) return;
+    if (typeof request === 'string') {
+      this.#streamFault(request, peer);
+      return;
+    }
+    const reply = this.#replyTo(request);
+    if (reply === undefined) {
+      this.#count('stream_unexpected');
+      socket.destroy();
+      return;
+    }
+    // The peer may take as long to read as it had to write.
+    const timer = setTimeout(() => socket.destroy(), streamTimeoutMs);
+    socket.on('close', () => clearTimeout(timer));
+    socket.resume();
+    socket.end(reply);
+  }
+
+  #replyTo(
+    request: Exclude<Awaited<ReturnType<typeof readStream>>, string>,
+  ): Uint8Array | undefined {
+    if (request.kind === 'ping') return this.#gossip.streamPong(request);
+    if (request.kind !== 'pushPull') return undefined;
+    const { effects, reply } = this.#gossip.pushPullRequest(request, this.#clock.nowMs());
+    this.#perform(effects);
+    return reply;
+  }
+
+  #streamFault(reason: string, to: PeerAddress): void {
+    this.#count(`stream_${reason.replaceAll('-', '_')}`);
+    this.#log.debug({ peer: formatPeer(to), reason }, 'gossip stream gave no message');
+  }
+
+  #fault(name: string, error: Error): void {
+    this.#count(name);
+    this.#log.warn({ error: error.message }, 'gossip socket failed');
+  }
+
+  #count(name: string): void {
+    this.#counters.set(name, (this.#counters.get(name) ?? 0) + 1);
+  }
+}

@@ -1,0 +1,93 @@
+import { arch, cpus, platform, totalmem } from 'node:os';
+import type { InterfaceState, IpCommand } from './linux/ip-command.ts';
+
+/** The interface by which other nodes reach this host. */
+export interface Underlay {
+  readonly device: string;
+  readonly address: string;
+  readonly mtuBytes: number;
+}
+
+/**
+ * Finds the interface that other nodes reach this host by.
+ *
+ * @param wanted - An IPv4 address of this host, or an interface's name; undefined for the interface
+ *   of the default route, or else the only one that has an address.
+ * @throws {Error} if there is none, saying what to give
+ */
+export async function findUnderlay(ip: IpCommand, wanted: string | undefined): Promise<Underlay> {
+  const interfaces = (await ip.interfaces()).filter(({ name }) => name !== 'lo');
+  if (wanted !== undefined) return chooseWanted(interfaces, wanted);
+  const device = await defaultRouteDevice(ip);
+  const addressed = interfaces.filter((link) => link.isUp && addressOf(link) !== undefined);
+  const chosen =
+    addressed.find(({ name }) => name === device) ??
+    (addressed.length === 1 ? addressed[0] : undefined);
+  if (chosen === undefined) {
+    const known = addressed.map((link) => `${link.name} (${addressOf(link)})`).join(', ');
+    throw new Error(
+      `Cannot choose the address to advertise: there is no default route; give --advertise-addr one of ${known || 'this host’s addresses (it has none yet)'}`,
+    );
+  }
+  return underlayOf(chosen, addressOf(chosen) ?? '');
+}
+
+function chooseWanted(interfaces: readonly InterfaceState[], wanted: string): Underlay {
+  for (const link of interfaces) {
+    const address = link.name === wanted ? addressOf(link) : undefined;
+    if (address !== undefined) return underlayOf(link, address);
+    if (link.addresses.some((entry) => entry.address === wanted)) return underlayOf(link, wanted);
+  }
+  const known = interfaces.map((link) => `${link.name} (${addressOf(link) ?? 'no IPv4 address'})`);
+  throw new Error(
+    `Cannot advertise ${JSON.stringify(wanted)}: expected an IPv4 address or interface of this host, which has ${known.join(', ')}`,
+  );
+}
+
+async function defaultRouteDevice(ip: IpCommand): Promise<string | undefined> {
+  const text = await ip.command(['-j', '-4', 'route', 'show', 'default']);
+  const routes = JSON.parse(text.trim() || '[]') as readonly { readonly dev?: string }[];
+  return routes[0]?.dev;
+}
+
+function addressOf(link: InterfaceState): string | undefined {
+  return link.addresses.find(({ address }) => address.includes('.'))?.address;
+}
+
+function underlayOf(link: InterfaceState, address: string): Underlay {
+  return { device: link.name, address, mtuBytes: link.mtuBytes };
+}
+
+/**
+ * IPv4 networks that this host has routes to, which an overlay must not overlap.
+ *
+ * @param ignoredDevice - The agent's own interface, whose routes lead into the overlay.
+ */
+export async function hostRoutes(
+  ip: IpCommand,
+  ignoredDevice: string,
+): Promise<readonly { readonly destination: string; readonly holder: string }[]> {
+  const text = await ip.command(['-j', '-4', 'route', 'show']);
+  const routes = JSON.parse(text.trim() || '[]') as readonly {
+    readonly dst: string;
+    readonly dev?: string;
+  }[];
+  return routes
+    .filter(({ dst, dev }) => dst !== 'default' && dev !== ignoredDevice)
+    .map(({ dst, dev }) => ({
+      destination: dst.includes('/') ? dst : `${dst}/32`,
+      holder: `this host (${dev ?? 'a route'})`,
+    }));
+}
+
+/** What this machine is and has. */
+export function machineFacts(): {
+  readonly platform: { readonly architecture: string; readonly os: string };
+  readonly resources: { readonly nanoCpus: number; readonly memoryBytes: number };
+} {
+  const architecture = arch() === 'x64' ? 'x86_64' : arch() === 'arm64' ? 'aarch64' : arch();
+  return {
+    platform: { architecture, os: platform() },
+    resources: { nanoCpus: cpus().length * 1_000_000_000, memoryBytes: totalmem() },
+  };
+}

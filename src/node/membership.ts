@@ -1,0 +1,299 @@
+import type { Log } from '../core/capabilities.ts';
+import { findUnderlay, hostRoutes, machineFacts, type Underlay } from '../io/host-facts.ts';
+import { HttpError } from '../io/http-client.ts';
+import { IpCommand } from '../io/linux/ip-command.ts';
+import { ManagerClient, splitHostPort } from '../io/manager-client.ts';
+import { packageVersion } from '../io/package-version.ts';
+import { SYSTEM_CLOCK, SYSTEM_RANDOM } from '../io/system.ts';
+import type { JoinRequest, JoinResponse, NodeDescription } from '../manager/session-protocol.ts';
+import { HOST_DEVICE } from './host-port.ts';
+import { type Identity, IdentityFile } from './identity.ts';
+import { type InitRequest, type JoinClusterRequest, LocalApiError } from './local-api.ts';
+import { ManagerHost, type ManagerHostOptions } from './manager-host.ts';
+import { Node } from './node.ts';
+import { MANAGER_PORT } from './session.ts';
+
+/** Set-up of this host that does not depend on a cluster. */
+export interface HostOptions {
+  readonly stateDirectory: string;
+  readonly runDirectory: string;
+  readonly hostname: string;
+  /** Address or interface to advertise unless a request says otherwise. */
+  readonly advertiseAddress?: string;
+  /** Where a manager of this host takes sessions unless a request says otherwise. */
+  readonly listenAddress: { readonly host: string; readonly port: number };
+  readonly gossipPort: number;
+  readonly dataPathPort: number;
+  readonly netnsPrefix: string;
+}
+
+/** Takes this host into a cluster and out of it, one change at a time. */
+export class Membership {
+  readonly #options: HostOptions;
+  readonly #log: Log;
+  readonly #file: IdentityFile;
+  readonly #ip = new IpCommand();
+  readonly #onFailure: (error: Error) => void;
+  #identity: Identity | undefined;
+  #node: Node | undefined;
+  #manager: ManagerHost | undefined;
+  #changes: Promise<unknown> = Promise.resolve();
+
+  /** @param onFailure - Told of a failure after which the agent is of no use. */
+  constructor(options: HostOptions, log: Log, onFailure: (error: Error) => void) {
+    this.#options = options;
+    this.#log = log;
+    this.#onFailure = onFailure;
+    this.#file = new IdentityFile(`${options.stateDirectory}/node.json`);
+  }
+
+  /** Who this host is; undefined while it is in no cluster. */
+  get identity(): Identity | undefined {
+    return this.#identity;
+  }
+
+  get node(): Node | undefined {
+    return this.#node;
+  }
+
+  get manager(): ManagerHost | undefined {
+    return this.#manager;
+  }
+
+  /**
+   * Takes up what an earlier agent of this host left.
+   *
+   * @throws {Error} if a file is damaged or a port is taken
+   */
+  async resume(): Promise<void> {
+    const known = await this.#file.read();
+    if (known === undefined) return;
+    // A clock that was set back must not make this life look older than the last one.
+    const identity = { ...known, generation: Math.max(Date.now(), known.generation + 1) };
+    const underlay = await findUnderlay(this.#ip, identity.advertiseAddress);
+    const { role, listenAddress } = identity;
+    if (role === 'manager' && listenAddress !== undefined) {
+      this.#manager = await ManagerHost.open(this.#managerOptions(underlay, listenAddress));
+    }
+    await this.#enter(identity, underlay);
+  }
+
+  /**
+   * Creates a cluster with this host as its manager.
+   *
+   * @returns the node's id
+   * @throws {LocalApiError} if a field is wrong or the host is in a cluster; nothing stays then
+   */
+  async init(request: InitRequest): Promise<string> {
+    return await this.#exclusively(async () => {
+      this.#requireNoCluster();
+      const underlay = await this.#underlay(request.AdvertiseAddr);
+      const { host, port } = this.#options.listenAddress;
+      const listenAddress = request.ListenAddr ?? `${host}:${port}`;
+      const dataPathPort = request.DataPathPort || this.#options.dataPathPort;
+      const options = this.#managerOptions(underlay, listenAddress);
+      this.#manager = await ManagerHost.create(options, {
+        addressPools: request.DefaultAddrPool ?? [],
+        ...(request.SubnetSize ? { subnetPrefix: request.SubnetSize } : {}),
+        dataPathPort,
+        hostRoutes: await hostRoutes(this.#ip, HOST_DEVICE),
+      });
+      try {
+        const { port: managerPort } = this.#manager;
+        const client = new ManagerClient(reachable(options.listen.host), managerPort);
+        const joined = await client.join({
+          ...this.#joinRequest(underlay),
+          token: this.#manager.joinTokens().manager,
+          dataPathPort,
+          availability: 'active',
+        });
+        const managers = [`${underlay.address}:${managerPort}`];
+        const identity = this.#newIdentity(joined, underlay, managers, dataPathPort);
+        await this.#enter({ ...identity, listenAddress }, underlay);
+        return joined.nodeId;
+      } catch (error) {
+        await this.#manager.close();
+        this.#manager = undefined;
+        await ManagerHost.erase(this.#options.stateDirectory);
+        throw error;
+      }
+    });
+  }
+
+  /** @throws {LocalApiError} if no manager takes this host in; nothing stays then */
+  async join(request: JoinClusterRequest): Promise<void> {
+    await this.#exclusively(async () => {
+      this.#requireNoCluster();
+      const underlay = await this.#underlay(request.AdvertiseAddr);
+      const joined = await this.#askToJoin(request.RemoteAddrs, {
+        ...this.#joinRequest(underlay),
+        token: request.JoinToken,
+        availability: request.Availability ?? 'active',
+      });
+      const { dataPathPort } = this.#options;
+      const managers = request.RemoteAddrs;
+      await this.#enter(this.#newIdentity(joined, underlay, managers, dataPathPort), underlay);
+    });
+  }
+
+  /**
+   * Stops this host's tasks and takes it out of the cluster.
+   *
+   * @param force - Also if it is the manager, whose cluster ends with it.
+   */
+  async leave(force: boolean): Promise<void> {
+    await this.#exclusively(async () => {
+      const identity = this.#identity;
+      if (identity === undefined) {
+        throw new LocalApiError(
+          503,
+          'This node is not part of a cluster: there is nothing to leave',
+        );
+      }
+      if (identity.role === 'manager' && !force) {
+        throw new LocalApiError(
+          503,
+          'You are attempting to leave the cluster on its only manager: all of its state, services and networks would be gone for good. Use --force to do so',
+        );
+      }
+      await this.#tellManagers(identity);
+      await this.#forget();
+    });
+  }
+
+  /** Lets go of everything; tasks and flows go on until the next agent. */
+  async close(): Promise<void> {
+    await this.#changes;
+    await this.#node?.close();
+    await this.#manager?.close();
+  }
+
+  #exclusively<Result>(change: () => Promise<Result>): Promise<Result> {
+    const done = this.#changes.then(change);
+    this.#changes = done.catch(() => {});
+    return done;
+  }
+
+  #requireNoCluster(): void {
+    if (this.#identity === undefined) return;
+    throw new LocalApiError(
+      503,
+      'This node is already part of a cluster. Use "weft leave" to leave this cluster and join another one.',
+    );
+  }
+
+  async #underlay(wanted: string | undefined): Promise<Underlay> {
+    const text = wanted || this.#options.advertiseAddress;
+    return await findUnderlay(this.#ip, text).catch((cause: Error) => {
+      throw new LocalApiError(400, cause.message, { cause });
+    });
+  }
+
+  #managerOptions(underlay: Underlay, listenAddress: string): ManagerHostOptions {
+    return {
+      log: this.#log,
+      stateDirectory: this.#options.stateDirectory,
+      listen: splitHostPort(listenAddress, MANAGER_PORT),
+      advertiseAddress: underlay.address,
+      nodeId: () => this.#identity?.nodeId,
+      taskLogs: (taskId, options) => this.#node?.taskLogs(taskId, options),
+    };
+  }
+
+  #joinRequest(underlay: Underlay): Omit<JoinRequest, 'token' | 'availability'> {
+    const { dataPathPort, gossipPort } = this.#options;
+    return {
+      description: this.#description(),
+      advertiseAddress: underlay.address,
+      dataPathPort,
+      gossipPort,
+    };
+  }
+
+  #description(): NodeDescription {
+    const { hostname } = this.#options;
+    return { ...machineFacts(), hostname, agentVersion: packageVersion() };
+  }
+
+  #newIdentity(
+    joined: JoinResponse,
+    underlay: Underlay,
+    managers: readonly string[],
+    dataPathPort: number,
+  ): Identity {
+    return {
+      ...joined,
+      advertiseAddress: underlay.address,
+      dataPathPort,
+      gossipPort: this.#options.gossipPort,
+      managers: [...managers],
+      generation: Date.now(),
+    };
+  }
+
+  /** Asks one manager after the other. A refusal is final; silence is not. */
+  async #askToJoin(managers: readonly string[], request: JoinRequest): Promise<JoinResponse> {
+    let last: Error | undefined;
+    for (const manager of managers) {
+      try {
+        const { host, port } = splitHostPort(manager, MANAGER_PORT);
+        return await new ManagerClient(host, port).join(request);
+      } catch (error) {
+        last = error instanceof Error ? error : new Error(String(error));
+        if (error instanceof HttpError && error.detail.code === 'STATUS') break;
+      }
+    }
+    throw new LocalApiError(400, last?.message ?? 'No manager was given', { cause: last });
+  }
+
+  async #enter(identity: Identity, underlay: Underlay): Promise<void> {
+    const { stateDirectory, runDirectory, netnsPrefix } = this.#options;
+    this.#node = await Node.start(
+      {
+        clock: SYSTEM_CLOCK,
+        random: SYSTEM_RANDOM,
+        log: this.#log,
+        onRemoved: () => void this.#exclusively(() => this.#forget()),
+        onFailure: this.#onFailure,
+      },
+      {
+        identity,
+        description: this.#description(),
+        stateDir: stateDirectory,
+        runDir: runDirectory,
+        underlayMtuBytes: underlay.mtuBytes,
+        netnsPrefix,
+      },
+    );
+    this.#identity = identity;
+    await this.#file.write(identity);
+  }
+
+  async #tellManagers(identity: Identity): Promise<void> {
+    const managers = this.#node?.assignments?.managers ?? identity.managers;
+    for (const manager of managers) {
+      try {
+        const { host, port } = splitHostPort(manager, MANAGER_PORT);
+        await new ManagerClient(host, port).leave(identity);
+        return;
+      } catch (error) {
+        this.#log.warn({ manager, error: String(error) }, 'manager was not told of the leave');
+      }
+    }
+  }
+
+  async #forget(): Promise<void> {
+    await this.#node?.leave();
+    this.#node = undefined;
+    await this.#manager?.close();
+    this.#manager = undefined;
+    await ManagerHost.erase(this.#options.stateDirectory);
+    await this.#file.remove();
+    this.#identity = undefined;
+  }
+}
+
+/** The address at which a server on this host that listens on `host` is reached from here. */
+function reachable(host: string): string {
+  return host === '0.0.0.0' ? '127.0.0.1' : host;
+}
