@@ -1,0 +1,55 @@
+import { utf8Bytes } from './bytes.ts';
+import { JSON_DEPTH_MAX, jsonDepth } from './json-depth.ts';
+
+/** Largest key of an endpoint, in UTF-8. Our own bound. */
+export const ENDPOINT_KEY_BYTES_MAX = 255;
+/** Largest value of an endpoint, as JSON in UTF-8. Our own bound. */
+export const ENDPOINT_VALUE_BYTES_MAX = 16_384;
+/** Why an endpoint of this node cannot be stored. Sizes are in bytes of UTF-8. */
+export type EndpointErrorDetail =
+  | { readonly code: 'KEY_TOO_LONG'; readonly bytes: number; readonly bytesMax: number }
+  | { readonly code: 'VALUE_TOO_LARGE'; readonly bytes: number; readonly bytesMax: number }
+  | { readonly code: 'VALUE_TOO_DEEP'; readonly depthMax: number }
+  | { readonly code: 'RECORD_FULL'; readonly entriesMax: number };
+
+/** A refusal the caller is expected to handle. Match on `detail.code`, never on `message`. */
+export class EndpointError extends Error {
+  override readonly name = 'EndpointError';
+  readonly detail: EndpointErrorDetail;
+
+  constructor(message: string, detail: EndpointErrorDetail) {
+    super(message);
+    this.detail = detail;
+  }
+}
+
+/**
+ * Checks what this node wants to say of one endpoint.
+ *
+ * @param text - The value as JSON.
+ * @throws {EndpointError} if a bound is broken
+ */
+export function checkEndpoint(key: string, text: string): void {
+  const keyBytes = utf8Bytes(key).length;
+  const valueBytes = utf8Bytes(text).length;
+  const name = JSON.stringify(key);
+  if (keyBytes > ENDPOINT_KEY_BYTES_MAX) {
+    throw new EndpointError(
+      `Cannot use an endpoint key of ${keyBytes} bytes: expected at most ${ENDPOINT_KEY_BYTES_MAX}`,
+      { code: 'KEY_TOO_LONG', bytes: keyBytes, bytesMax: ENDPOINT_KEY_BYTES_MAX },
+    );
+  }
+  if (valueBytes > ENDPOINT_VALUE_BYTES_MAX) {
+    throw new EndpointError(
+      `Cannot set endpoint ${name} to ${valueBytes} bytes of JSON: ` +
+        `expected at most ${ENDPOINT_VALUE_BYTES_MAX}`,
+      { code: 'VALUE_TOO_LARGE', bytes: valueBytes, bytesMax: ENDPOINT_VALUE_BYTES_MAX },
+    );
+  }
+  if (jsonDepth(text) > JSON_DEPTH_MAX) {
+    throw new EndpointError(
+      `Cannot set endpoint ${name}: expected JSON nested at most ${JSON_DEPTH_MAX} deep`,
+      { code: 'VALUE_TOO_DEEP', depthMax: JSON_DEPTH_MAX },
+    );
+  }
+}

@@ -1,0 +1,242 @@
+import type { Random } from '../core/capabilities.ts';
+import { BroadcastQueue } from './broadcast-queue.ts';
+import { utf8Bytes } from './bytes.ts';
+import { checkTuning, type GossipTuning, LAN_TUNING } from './config.ts';
+import { type Effect, Outbox, type PushPullEffect } from './effects.ts';
+import { EndpointSync } from './endpoint-sync.ts';
+import { EndpointTable, type OwnerState } from './endpoint-table.ts';
+import { NODE_NAME_BYTES_MAX } from './field-reader.ts';
+import { MachineTime } from './machine-time.ts';
+import { isLive, type MemberView } from './member.ts';
+import { encodeMessage, META_BYTES_MAX } from './messages.ts';
+import { decodePacket } from './packet.ts';
+import { addressBytes, type PeerAddress } from './peer-address.ts';
+import { Periodic } from './periodic.ts';
+import { encodePushPull, type PushPull } from './push-pull.ts';
+import { Swim } from './swim.ts';
+
+/**
+ * What weft nodes say they speak: memberlist protocol 1 to 5, at 2 as memberlist itself does, and
+ * as its delegate serf 2 to 5, at 5, without which a serf agent refuses to talk.
+ */
+export const PROTOCOL_VERSIONS: Uint8Array = Uint8Array.of(1, 5, 2, 2, 5, 5);
+
+/** Who this node is. */
+export interface GossipConfig extends PeerAddress {
+  /** Unique in the cluster, 1 to 255 bytes of UTF-8. */
+  readonly name: string;
+  /** Larger than in every earlier life of this node: the epoch time of its start will do. */
+  readonly generation: number;
+  /** Goes with the member to all nodes, at most 512 bytes; none by default. */
+  readonly meta?: Uint8Array;
+  readonly tuning?: Partial<GossipTuning>;
+}
+
+/**
+ * One node's gossip: membership and the endpoint tables on top, as one state machine without I/O.
+ * Every input gives the effects that the caller must perform, in order. `nowMs` is a
+ * {@link Clock.nowMs}; jumps of it do no harm.
+ */
+export class Gossip {
+  /** Endpoints of all nodes. Changes of the own ones go out with the next tick. */
+  readonly table: EndpointTable;
+  readonly config: GossipConfig;
+  readonly tuning: GossipTuning;
+  readonly #outbox = new Outbox();
+  readonly #time: MachineTime;
+  readonly #swim: Swim;
+  readonly #sync: EndpointSync;
+  readonly #summaryTurn: Periodic;
+
+  /**
+   * @param deps - `random` decides whom to probe, tell and ask, and when.
+   * @throws {RangeError} if the name, the address, the port or the meta cannot be used
+   */
+  constructor(deps: { readonly random: Random }, config: GossipConfig, nowMs: number) {
+    checkConfig(config);
+    const tuning = { ...LAN_TUNING, ...config.tuning };
+    checkTuning(tuning);
+    this.config = config;
+    this.tuning = tuning;
+    const { name, address, port, generation, meta = new Uint8Array() } = config;
+    const outbox = this.#outbox;
+    const userQueue = new BroadcastQueue(tuning.queueMax);
+    this.#time = new MachineTime(nowMs, tuning.probeTimeoutMs / 2);
+    this.table = new EndpointTable(name, generation, tuning, nowMs);
+    const encodeState = (join: boolean): Uint8Array =>
+      this.#encodePushPull(join, this.#sync.state());
+    const self = { name, address, port, meta, versions: PROTOCOL_VERSIONS };
+    const shared = { tuning, random: deps.random, outbox };
+    this.#swim = new Swim({ ...shared, userQueue, encodeState }, self, nowMs);
+    this.#sync = new EndpointSync({
+      ...shared,
+      table: this.table,
+      queue: userQueue,
+      send: (to, messages) => this.#swim.sender.sendUser(to, messages),
+      exchange: (to) => this.#swim.exchange(to, 'sync'),
+      repair: (to, userState) => {
+        const bytes = this.#encodePushPull(false, userState);
+        outbox.push({ kind: 'pushPull', to, bytes, purpose: 'repair' });
+      },
+    });
+    this.#summaryTurn = new Periodic(nowMs + deps.random.next() * tuning.summaryIntervalMs);
+  }
+
+  /** 0 if this node keeps up with the protocol, else up to `awarenessMaxMultiplier` - 1. */
+  get localHealth(): number {
+    return this.#swim.localHealth;
+  }
+
+  /** This node first, then all others that are known, the failed and left included. */
+  members(): MemberView[] {
+    return this.#swim.members();
+  }
+
+  /** What was dropped, by reason. */
+  counters(): Record<string, number> {
+    return this.#outbox.counters();
+  }
+
+  /** Takes one UDP payload. Anything malformed in it is counted and not answered. */
+  packet(bytes: Uint8Array, from: PeerAddress, nowMs: number): Effect[] {
+    const now = this.#time.advance(nowMs);
+    const { messages, drops } = decodePacket(bytes);
+    for (const reason of drops) this.#outbox.count(`packet_${reason.replaceAll('-', '_')}`);
+    for (const message of messages) {
+      if (message.kind === 'user') this.#sync.receive(message.payload, from, now);
+      else this.#swim.receive(message, from, now);
+    }
+    return this.#finish(now);
+  }
+
+  /** Does what is due. To be called at {@link nextDeadlineMs}; earlier and later do no harm. */
+  tick(nowMs: number): Effect[] {
+    const now = this.#time.advance(nowMs);
+    this.#sync.flush();
+    this.#swim.tick(now);
+    if (this.#summaryTurn.take(now, this.tuning.summaryIntervalMs)) {
+      this.table.collect(now);
+      this.#sync.sendSummaries(this.#weftPeers());
+    }
+    return this.#finish(now);
+  }
+
+  /** When {@link tick} is due, on the clock of the inputs. */
+  nextDeadlineMs(): number {
+    return this.#time.toClockMs(Math.min(this.#swim.nextDeadlineMs(), this.#summaryTurn.nextMs));
+  }
+
+  /** Joins by any of `seeds`; they are tried again while no other member is known. */
+  join(seeds: readonly PeerAddress[], nowMs: number): Effect[] {
+    const now = this.#time.advance(nowMs);
+    for (const seed of seeds) checkAddress(seed);
+    this.#swim.join(seeds);
+    return this.#finish(now);
+  }
+
+  /** Tells the others that this node leaves; a 'leaveFinished' event says that it may stop. */
+  leave(nowMs: number): Effect[] {
+    const now = this.#time.advance(nowMs);
+    this.#swim.leave(now);
+    return this.#finish(now);
+  }
+
+  /**
+   * Takes a push/pull that another node started.
+   *
+   * @returns the effects, and the answer to write to the stream
+   */
+  pushPullRequest(
+    request: PushPull,
+    nowMs: number,
+  ): { readonly effects: Effect[]; readonly reply: Uint8Array } {
+    const now = this.#time.advance(nowMs);
+    const theirs = this.#sync.merge(request.userState, now);
+    // memberlist answers before it merges; this way the answer has what the merge found out.
+    this.#swim.merge(request.nodes, now);
+    const effects = this.#finish(now);
+    return { effects, reply: this.#encodePushPull(request.join, this.#sync.state(theirs)) };
+  }
+
+  /** Takes the answer to a push/pull that this node started. */
+  pushPullReply(started: PushPullEffect, reply: PushPull, nowMs: number): Effect[] {
+    const now = this.#time.advance(nowMs);
+    const theirs = this.#sync.merge(reply.userState, now);
+    this.#swim.merge(reply.nodes, now);
+    this.#settleOwners(now);
+    // A repair is not followed by another: what it did not bring, the summaries will.
+    if (theirs !== undefined && started.purpose !== 'repair') {
+      this.#sync.repairIfLacking(started.to, theirs);
+    }
+    return this.#finish(now);
+  }
+
+  /** Takes the ack to a ping that was sent over TCP. */
+  streamAck(sequence: number, nowMs: number): Effect[] {
+    const now = this.#time.advance(nowMs);
+    this.#swim.receive({ kind: 'ack', sequence }, this.config, now);
+    return this.#finish(now);
+  }
+
+  /** @returns the answer to a ping over TCP; undefined if it is meant for another node */
+  streamPong(ping: { readonly sequence: number; readonly node: string }): Uint8Array | undefined {
+    if (ping.node !== '' && ping.node !== this.config.name) return undefined;
+    return encodeMessage({ kind: 'ack', sequence: ping.sequence });
+  }
+
+  /** Random members that have a record: serf agents have none, and would log our messages. */
+  #weftPeers(): PeerAddress[] {
+    return this.#swim.pick(this.tuning.gossipNodes, (member) => {
+      return isLive(member) && this.table.versionOf(member.name) !== undefined;
+    });
+  }
+
+  #encodePushPull(join: boolean, userState: Uint8Array): Uint8Array {
+    return encodePushPull(this.#swim.stateToPush(), userState, join);
+  }
+
+  #finish(now: number): Effect[] {
+    this.#settleOwners(now);
+    return this.#outbox.drain();
+  }
+
+  /** Shows and hides records as their owners come and go. */
+  #settleOwners(now: number): void {
+    for (const effect of this.#outbox.unsettled()) {
+      if (effect.kind !== 'event' || effect.event.kind !== 'member') continue;
+      const { member } = effect.event;
+      const change = this.table.setOwner(member.name, ownerState(member), now);
+      if (change !== undefined) this.#outbox.event({ kind: 'endpoints', ...change });
+    }
+  }
+}
+
+function ownerState(member: MemberView): OwnerState {
+  if (isLive(member)) return 'live';
+  return member.state === 'dead' ? 'failed' : 'left';
+}
+
+function checkConfig({ name, generation, meta, ...peer }: GossipConfig): void {
+  const nameBytes = utf8Bytes(name).length;
+  if (nameBytes === 0 || nameBytes > NODE_NAME_BYTES_MAX) {
+    throw new RangeError(
+      `Cannot use a node name of ${nameBytes} bytes: expected 1 to ${NODE_NAME_BYTES_MAX}`,
+    );
+  }
+  if (!Number.isSafeInteger(generation) || generation < 0) {
+    throw new RangeError(`Cannot use generation ${generation}: expected an integer of 0 or more`);
+  }
+  if (meta !== undefined && meta.length > META_BYTES_MAX) {
+    throw new RangeError(
+      `Cannot use ${meta.length} bytes of node meta: expected at most ${META_BYTES_MAX}`,
+    );
+  }
+  checkAddress(peer);
+}
+
+function checkAddress({ address, port }: PeerAddress): void {
+  addressBytes(address);
+  if (!Number.isInteger(port) || port < 1 || port > 0xffff) {
+    throw new RangeError(`Cannot use port ${port}: expected an integer in [1, 65535]`);
+  }
+}

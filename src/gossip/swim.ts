@@ -1,0 +1,274 @@
+import type { Random } from '../core/capabilities.ts';
+import { Awareness } from './awareness.ts';
+import { BroadcastQueue } from './broadcast-queue.ts';
+import { type GossipTuning, scaledPushPullMs } from './config.ts';
+import type { Outbox, PushPullEffect } from './effects.ts';
+import {
+  isLive,
+  type Member,
+  MemberTable,
+  type MemberView,
+  newMember,
+  viewMember,
+} from './member.ts';
+import { Membership } from './membership.ts';
+import { encodeMessage, type Message, type Rumour } from './messages.ts';
+import { PacketSender } from './packet-sender.ts';
+import { formatPeer, type PeerAddress, samePeer } from './peer-address.ts';
+import { Periodic } from './periodic.ts';
+import { type ProbeAction, Prober } from './prober.ts';
+import type { PushPullNode } from './push-pull.ts';
+
+/** Addresses that {@link Swim.join} remembers; later ones are dropped. */
+export const SEEDS_MAX = 64;
+
+/** This node, as others will know it. */
+export interface SelfConfig extends PeerAddress {
+  readonly name: string;
+  readonly meta: Uint8Array;
+  readonly versions: Uint8Array;
+}
+
+/** What {@link Swim} needs of its surroundings. */
+export interface SwimParts {
+  readonly tuning: GossipTuning;
+  readonly random: Random;
+  readonly outbox: Outbox;
+  /** Queue of user messages, which ride where rumours leave room. */
+  readonly userQueue: BroadcastQueue;
+  /** Encodes a push/pull to start, user state included. */
+  readonly encodeState: (join: boolean) => Uint8Array;
+}
+
+/**
+ * The membership protocol: SWIM with suspicion, round-robin probes and memberlist's push/pull, as a
+ * state machine. Inputs come with the time; what must be done goes to the outbox.
+ */
+export class Swim {
+  /** For user messages to single nodes. */
+  readonly sender: PacketSender;
+  readonly #parts: SwimParts;
+  readonly #self: Member;
+  readonly #table: MemberTable;
+  readonly #queue: BroadcastQueue;
+  readonly #awareness: Awareness;
+  readonly #membership: Membership;
+  readonly #prober: Prober;
+  /** BOUNDED by {@link SEEDS_MAX}. */
+  readonly #seeds = new Map<string, PeerAddress>();
+  readonly #probeTurn: Periodic;
+  readonly #gossipTurn: Periodic;
+  readonly #pushPullTurn: Periodic;
+  readonly #reconnectTurn: Periodic;
+  readonly #joinTurn: Periodic;
+  /** Undefined unless a leave is being broadcast. */
+  #leaveDeadlineMs: number | undefined;
+
+  constructor(parts: SwimParts, self: SelfConfig, nowMs: number) {
+    const { tuning, random } = parts;
+    this.#parts = parts;
+    this.#self = newMember({ ...self, node: self.name, incarnation: 1 }, nowMs);
+    this.#table = new MemberTable(random);
+    this.#queue = new BroadcastQueue(tuning.queueMax);
+    this.#awareness = new Awareness(tuning.awarenessMaxMultiplier);
+    const { outbox, userQueue } = parts;
+    const shared = { tuning, table: this.#table, awareness: this.#awareness, outbox };
+    this.sender = new PacketSender({ ...shared, queues: [this.#queue, userQueue] });
+    const tell = (to: PeerAddress, rumour: Rumour): void => this.sender.send(to, '', [rumour]);
+    this.#membership = new Membership({ ...shared, queue: this.#queue, tell }, this.#self);
+    const firstSequence = Math.floor(random.next() * 0x1_0000_0000);
+    this.#prober = new Prober({ ...shared, self: this.#self, firstSequence });
+    // A random start keeps nodes that were started together from acting together.
+    const turn = (intervalMs: number): Periodic => new Periodic(nowMs + random.next() * intervalMs);
+    this.#probeTurn = turn(tuning.probeIntervalMs);
+    this.#gossipTurn = turn(tuning.gossipIntervalMs);
+    this.#pushPullTurn = turn(tuning.pushPullIntervalMs);
+    this.#reconnectTurn = turn(tuning.reconnectIntervalMs);
+    this.#joinTurn = new Periodic(nowMs + tuning.joinRetryMs);
+  }
+
+  /** 0 if this node keeps up; see {@link Awareness}. */
+  get localHealth(): number {
+    return this.#awareness.score;
+  }
+
+  /** This node first, then all others, reaped failed ones included. */
+  members(): MemberView[] {
+    const others = [...this.#table.values(), ...this.#membership.failed()];
+    return [this.#self, ...others.filter((member) => member !== this.#self)].map(viewMember);
+  }
+
+  /** Members to tell another node of in a push/pull. */
+  stateToPush(): Iterable<Member> {
+    return this.#table.values();
+  }
+
+  /** Remembers `seeds` and asks each for its state. */
+  join(seeds: readonly PeerAddress[]): void {
+    for (const seed of seeds) {
+      if (samePeer(seed, this.#self)) continue;
+      if (this.#seeds.size >= SEEDS_MAX && !this.#seeds.has(formatPeer(seed))) {
+        this.#parts.outbox.count('seeds_full');
+      } else {
+        this.#seeds.set(formatPeer(seed), seed);
+        this.exchange(seed, 'join');
+      }
+    }
+  }
+
+  /** Says goodbye; 'leaveFinished' follows when it has been sent often enough. */
+  leave(nowMs: number): void {
+    if (this.#membership.leaving) return;
+    this.#membership.leave(nowMs);
+    this.#leaveDeadlineMs = nowMs + this.#parts.tuning.leaveTimeoutMs;
+    this.#finishLeave(nowMs);
+  }
+
+  /** Handles one message of a packet; user messages are not its business. */
+  receive(message: Exclude<Message, { kind: 'user' }>, from: PeerAddress, nowMs: number): void {
+    switch (message.kind) {
+      case 'ping': {
+        if (message.node !== '' && message.node !== this.#self.name) {
+          this.#parts.outbox.count('ping_for_another');
+          return;
+        }
+        const { source, sequence } = message;
+        this.sender.send(source ?? from, source?.node ?? '', [{ kind: 'ack', sequence }]);
+        return;
+      }
+      case 'indirectPing': {
+        const actions = this.#prober.relay(message, from, nowMs);
+        if (actions === undefined) this.#parts.outbox.count('relays_full');
+        else this.#perform(actions, nowMs);
+        return;
+      }
+      case 'ack':
+        this.#perform(this.#prober.ack(message), nowMs);
+        return;
+      case 'nack':
+        this.#prober.nack(message);
+        return;
+      default:
+        this.#membership.apply(message, nowMs);
+    }
+  }
+
+  /** Merges the members of a push/pull. */
+  merge(nodes: readonly PushPullNode[], nowMs: number): void {
+    this.#membership.merge(nodes, nowMs);
+  }
+
+  /** Does what is due at `nowMs`. */
+  tick(nowMs: number): void {
+    const { tuning } = this.#parts;
+    this.#membership.expire(nowMs);
+    this.#perform(this.#prober.expire(nowMs), nowMs);
+    if (!this.#prober.busy && this.#probeTurn.take(nowMs, tuning.probeIntervalMs)) {
+      this.#perform(this.#prober.begin(nowMs), nowMs);
+    }
+    if (this.#gossipTurn.take(nowMs, tuning.gossipIntervalMs)) this.#gossip(nowMs);
+    const pushPullMs = scaledPushPullMs(tuning.pushPullIntervalMs, this.#table.size);
+    if (this.#pushPullTurn.take(nowMs, pushPullMs)) {
+      for (const member of this.pick(1, ({ state }) => state === 'alive')) {
+        this.exchange(member, 'sync');
+      }
+    }
+    if (this.#joinTurn.take(nowMs, tuning.joinRetryMs) && this.#isAlone()) {
+      for (const seed of this.#lostSeeds()) this.exchange(seed, 'join');
+    }
+    if (this.#reconnectTurn.take(nowMs, tuning.reconnectIntervalMs)) this.#reconnect();
+    this.#finishLeave(nowMs);
+  }
+
+  /** When {@link tick} is due next. */
+  nextDeadlineMs(): number {
+    return Math.min(
+      this.#prober.busy ? Number.POSITIVE_INFINITY : this.#probeTurn.nextMs,
+      this.#prober.nextDeadlineMs(),
+      this.#membership.nextDeadlineMs(),
+      this.#gossipTurn.nextMs,
+      this.#pushPullTurn.nextMs,
+      this.#reconnectTurn.nextMs,
+      this.#joinTurn.nextMs,
+    );
+  }
+
+  /** Up to `count` other members that `accept` takes, at random. */
+  pick(count: number, accept: (member: Member) => boolean): Member[] {
+    return this.#table.pick(count, (member) => member !== this.#self && accept(member));
+  }
+
+  /** Starts a push/pull with `to`. */
+  exchange(to: PeerAddress, purpose: PushPullEffect['purpose']): void {
+    const bytes = this.#parts.encodeState(purpose === 'join');
+    this.#parts.outbox.push({ kind: 'pushPull', to: plainPeer(to), bytes, purpose });
+  }
+
+  #perform(actions: readonly ProbeAction[], nowMs: number): void {
+    for (const action of actions) {
+      if (action.kind === 'send') this.sender.send(action.to, action.node, action.messages);
+      else if (action.kind === 'suspect') {
+        const { node, incarnation } = action;
+        const from = this.#self.name;
+        this.#membership.apply({ kind: 'suspect', node, incarnation, from }, nowMs);
+      } else {
+        const { ping, timeoutMs } = action;
+        const bytes = encodeMessage(ping);
+        const to = plainPeer(action.to);
+        const { sequence } = ping;
+        this.#parts.outbox.push({ kind: 'streamPing', to, bytes, sequence, timeoutMs });
+      }
+    }
+  }
+
+  /** Sends queued rumours to random members, the recently dead included. */
+  #gossip(nowMs: number): void {
+    const { tuning } = this.#parts;
+    const peers = this.pick(tuning.gossipNodes, (member) => {
+      const recentlyDead = nowMs - member.stateChangedMs <= tuning.gossipToTheDeadMs;
+      return isLive(member) || (member.state === 'dead' && recentlyDead);
+    });
+    for (const peer of peers) {
+      if (!this.sender.sendBroadcasts(peer, peer.name)) return;
+    }
+  }
+
+  /**
+   * Tries a failed member or a seed that is no member now, so that partitions heal. On average each
+   * one is tried once per interval by some live member (serf `reconnect`).
+   */
+  #reconnect(): void {
+    if (this.#membership.leaving || this.#isAlone()) return; // alone: see the join turn
+    const { random } = this.#parts;
+    const dead = [...this.#table.values()].filter(({ state }) => state === 'dead');
+    const lost = [...dead, ...this.#membership.failed(), ...this.#lostSeeds()];
+    const live = [...this.#table.values()].filter(isLive).length;
+    if (random.next() >= lost.length / live) return;
+    const peer = lost[Math.floor(random.next() * lost.length)];
+    if (peer !== undefined) this.exchange(peer, 'join');
+  }
+
+  #lostSeeds(): PeerAddress[] {
+    const live = [...this.#table.values()].filter(isLive).map(formatPeer);
+    const known = new Set([...live, formatPeer(this.#self)]);
+    return [...this.#seeds].filter(([peer]) => !known.has(peer)).map(([, seed]) => seed);
+  }
+
+  #isAlone(): boolean {
+    if (this.#membership.leaving) return false;
+    return this.pick(1, isLive).length === 0;
+  }
+
+  #finishLeave(nowMs: number): void {
+    if (this.#leaveDeadlineMs === undefined) return;
+    const told = !this.#queue.has(this.#self.name) || this.pick(1, isLive).length === 0;
+    if (!told && nowMs < this.#leaveDeadlineMs) return;
+    this.#leaveDeadlineMs = undefined;
+    this.#parts.outbox.event({ kind: 'leaveFinished' });
+  }
+}
+
+/** Only the address: a member or a seed may carry more. */
+function plainPeer({ address, port }: PeerAddress): PeerAddress {
+  return { address, port };
+}

@@ -1,0 +1,197 @@
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { connect, createServer } from 'node:net';
+import { type Test, test } from 'tap';
+import { SILENT_LOG } from '../../src/core/capabilities.ts';
+import type { GossipTuning } from '../../src/gossip/config.ts';
+import type { GossipEvent } from '../../src/gossip/effects.ts';
+import { Gossip } from '../../src/gossip/gossip.ts';
+import { GossipTransport } from '../../src/io/gossip-transport.ts';
+import { seededRandom } from '../support/gossip-sim.ts';
+
+const HOST = '127.0.0.1';
+const clock = { nowMs: () => performance.now(), epochMs: () => Date.now() };
+const FAST: Partial<GossipTuning> = {
+  probeIntervalMs: 100,
+  probeTimeoutMs: 50,
+  gossipIntervalMs: 20,
+  summaryIntervalMs: 50,
+  suspicionMult: 2,
+  reconnectIntervalMs: 100,
+  joinRetryMs: 50,
+};
+
+/** A port that was free a moment ago, for UDP and TCP. */
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, HOST);
+  await once(server, 'listening');
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === 'string') throw new Error('No port');
+  return address.port;
+}
+
+/** A node on loopback, and a way to wait for what it reports. */
+async function startNode(t: Test, name: string, tuning: Partial<GossipTuning> = FAST) {
+  const port = await freePort();
+  const config = { name, address: HOST, port, generation: 1, tuning };
+  const gossip = new Gossip({ random: seededRandom(port) }, config, clock.nowMs());
+  const events: GossipEvent[] = [];
+  let wake = (): void => {};
+  const onEvent = (event: GossipEvent): void => {
+    events.push(event);
+    wake();
+  };
+  const transport = new GossipTransport({ gossip, clock, log: SILENT_LOG }, { onEvent });
+  await transport.start();
+  t.teardown(() => transport.close());
+  const heard = async (wanted: (event: GossipEvent) => boolean): Promise<void> => {
+    while (!events.some(wanted)) {
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    }
+  };
+  return { name, port, gossip, transport, heard, peer: { address: HOST, port } };
+}
+
+const isChange = (change: string, name: string) => (event: GossipEvent) =>
+  event.kind === 'member' && event.change === change && event.member.name === name;
+const hasEndpoint = (node: string) => (event: GossipEvent) =>
+  event.kind === 'endpoints' && event.node === node && event.added.length > 0;
+const lostEndpoint = (node: string) => (event: GossipEvent) =>
+  event.kind === 'endpoints' && event.node === node && event.removed.length > 0;
+
+test('three nodes on real sockets join, share endpoints, and see one die and one leave', async (t) => {
+  const [a, b, c] = [await startNode(t, 'a'), await startNode(t, 'b'), await startNode(t, 'c')];
+  const all = [a, b, c];
+  for (const { name, gossip } of all) gossip.table.setLocal('task', { on: name });
+  b.transport.join([a.peer]);
+  c.transport.join([a.peer, c.peer]);
+  for (const node of all) {
+    for (const { name } of all) if (name !== node.name) await node.heard(hasEndpoint(name));
+  }
+  t.same(
+    a.gossip.members().map(({ state }) => state),
+    ['alive', 'alive', 'alive'],
+  );
+  b.gossip.table.setLocal('late', 1);
+  await Promise.all(
+    [a, c].map((node) =>
+      node.heard(
+        (event) => event.kind === 'endpoints' && event.added.some(({ key }) => key === 'late'),
+      ),
+    ),
+  );
+  await c.transport.close();
+  await c.transport.close();
+  await Promise.all([a, b].map((node) => node.heard(isChange('failed', 'c'))));
+  await Promise.all([a, b].map((node) => node.heard(lostEndpoint('c'))));
+  await b.transport.leave();
+  await a.heard(isChange('left', 'b'));
+  t.notOk(Object.keys(a.transport.counters()).some((name) => name.includes('malformed')));
+});
+
+test('garbage by UDP and TCP is counted, and the node goes on', async (t) => {
+  const node = await startNode(t, 'a', { ...FAST, streamTimeoutMs: 200 });
+  const udp = createSocket('udp4');
+  t.teardown(() => udp.close());
+  let answers = 0;
+  udp.on('message', () => answers++);
+  for (const bytes of [[0], [1, 0x80], [6], [7, 9, 9], [9, 0x80], [12, 1, 2, 3, 4, 5], [255]]) {
+    await new Promise((resolve) => udp.send(Uint8Array.from(bytes), node.port, HOST, resolve));
+  }
+  const converse = async (bytes: Uint8Array): Promise<Buffer> => {
+    const socket = connect({ host: HOST, port: node.port });
+    const chunks: Buffer[] = [];
+    socket.on('data', (chunk) => chunks.push(Buffer.from(chunk))).on('error', () => {});
+    socket.write(bytes);
+    await once(socket, 'close');
+    return Buffer.concat(chunks);
+  };
+  for (const bytes of [
+    [99],
+    [6, 1],
+    [10, 1],
+    [9, 0x80],
+    [8, 0x80],
+    [0, 0x81, 0xa4, 0x4e, 0x6f, 0x64, 0x65, 0xa1, 0x7a],
+  ]) {
+    t.equal((await converse(Uint8Array.from(bytes))).length, 0, `no answer to ${bytes}`);
+  }
+  t.equal(
+    (await converse(Uint8Array.of(6, 0x83))).length,
+    0,
+    'nor to one that stops in the middle',
+  );
+  t.match(node.transport.counters(), {
+    stream_unknown_type: 1,
+    stream_malformed: 1,
+    stream_unsupported_encryption: 1,
+    stream_unsupported_compression: 1,
+    stream_unexpected: 2,
+    stream_timeout: 1,
+  });
+  t.equal(answers, 0);
+  const other = await startNode(t, 'b');
+  other.transport.join([node.peer]);
+  await node.heard(isChange('joined', 'b'));
+  const { counters } = node.transport;
+  t.match(counters.call(node.transport), {
+    packet_malformed: 2,
+    packet_unexpected_type: 1,
+    packet_truncated_compound: 1,
+    packet_unsupported_compression: 1,
+    packet_bad_checksum: 1,
+    packet_unknown_type: 1,
+  });
+});
+
+test('a TCP ping is answered; a port in use is an error that says so', async (t) => {
+  const node = await startNode(t, 'a');
+  const socket = connect({ host: HOST, port: node.port });
+  socket.write(
+    Uint8Array.from([
+      0,
+      0x82,
+      0xa4,
+      ...Buffer.from('Node'),
+      0xa1,
+      0x61,
+      0xa5,
+      ...Buffer.from('SeqNo'),
+      7,
+    ]),
+  );
+  const [answer] = await once(socket, 'data');
+  t.same(
+    [...answer],
+    [2, 0x82, 0xa7, ...Buffer.from('Payload'), 0xc0, 0xa5, ...Buffer.from('SeqNo'), 7],
+  );
+  await once(socket, 'close');
+  const config = { name: 'b', address: HOST, port: node.port, generation: 1 };
+  const gossip = new Gossip({ random: seededRandom(1) }, config, clock.nowMs());
+  const second = new GossipTransport({ gossip, clock, log: SILENT_LOG }, { onEvent: () => {} });
+  await t.rejects(second.start(), {
+    message: /Cannot listen for gossip on 127\.0\.0\.1 port \d+: .*EADDRINUSE/,
+  });
+});
+
+test('Gossip refuses what cannot be a node', (t) => {
+  const config = { name: 'a', address: HOST, port: 1, generation: 1 };
+  for (const change of [
+    { name: '' },
+    { name: 'x'.repeat(256) },
+    { address: 'host' },
+    { port: 0 },
+    { port: 65_536 },
+    { generation: 1.5 },
+    { meta: new Uint8Array(513) },
+  ]) {
+    const make = (): Gossip => new Gossip({ random: seededRandom(1) }, { ...config, ...change }, 0);
+    t.throws(make, RangeError, JSON.stringify(change));
+  }
+  const gossip = new Gossip({ random: seededRandom(1) }, config, 0);
+  t.throws(() => gossip.join([{ address: 'seed.example', port: 7946 }], 0), RangeError);
+  t.end();
+});
