@@ -57,7 +57,9 @@ const REFUSAL_BYTES_MAX = 64 * 1024;
 const REASONS: Readonly<Record<string, string>> = {
   ENOENT: 'there is no such socket',
   ECONNREFUSED: 'the connection was refused',
-  ECONNRESET: 'the connection was closed before an answer came',
+  ECONNRESET: 'the connection was closed before the answer was complete',
+  ERR_STREAM_PREMATURE_CLOSE: 'the connection was closed before the answer was complete',
+  EPIPE: 'the connection was closed before the answer was complete',
   EACCES: 'permission denied',
   EPERM: 'permission denied',
   ENOTFOUND: 'the host name is unknown',

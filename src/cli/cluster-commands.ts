@@ -1,0 +1,175 @@
+import { Argument, Option } from 'commander';
+import type { SwarmInitRequest, SwarmJoinRequest } from './api-types.ts';
+import { type Cli, repeatable, type WeftCommand } from './command.ts';
+import { refused } from './errors.ts';
+import {
+  addressOrInterface,
+  hostAndPort,
+  integer,
+  nonEmpty,
+  parseHostAndPort,
+  port,
+  subnet,
+} from './values.ts';
+
+/** Where managers listen unless told otherwise (Docker Swarm's port). */
+const MANAGER_PORT = 2_377;
+/** The Engine API's limit: a smaller subnet holds no gateway, VIP and task. */
+const SUBNET_PREFIX_MAX = 29;
+
+interface InitOptions {
+  readonly advertiseAddr?: string;
+  readonly listenAddr?: string;
+  readonly dataPathPort?: number;
+  readonly defaultAddrPool: readonly string[];
+  readonly defaultAddrPoolMaskLength?: number;
+}
+
+interface JoinOptions {
+  readonly token: string;
+  readonly advertiseAddr?: string;
+  readonly listenAddr?: string;
+  readonly availability?: string;
+}
+
+/** Fills `init`. */
+export function fillInit(command: WeftCommand, cli: Cli): void {
+  command
+    .addOption(advertiseAddr())
+    .addOption(listenAddr())
+    .option('--data-path-port <port>', 'UDP port of the VXLAN data path (default 4789)', port)
+    .addOption(
+      repeatable(
+        '--default-addr-pool <cidr>',
+        'Pool that networks get their subnets from (default 10.0.0.0/8)',
+        subnet,
+      ),
+    )
+    .option(
+      '--default-addr-pool-mask-length <bits>',
+      'Prefix length of those subnets (default 24)',
+      integer(1, SUBNET_PREFIX_MAX),
+    )
+    .action((options: InitOptions) => initCluster(cli, options));
+}
+
+/** Fills `join`. */
+export function fillJoin(command: WeftCommand, cli: Cli): void {
+  command
+    .argument('<host:port>', 'Address of a manager', managerAddress)
+    .requiredOption('--token <token>', 'Token of the cluster, from "weft join-token"', nonEmpty)
+    .addOption(advertiseAddr())
+    .addOption(listenAddr())
+    .addOption(
+      new Option('--availability <mode>', 'Whether this node takes tasks').choices([
+        'active',
+        'pause',
+        'drain',
+      ]),
+    )
+    .action((address: string, options: JoinOptions) => joinCluster(cli, address, options));
+}
+
+/** Fills `leave`. */
+export function fillLeave(command: WeftCommand, cli: Cli): void {
+  command
+    .option('-f, --force', 'Leave even when this is the last manager')
+    .action(async (options: { readonly force?: boolean }) => {
+      await cli.client().leaveSwarm(options.force === true);
+      cli.terminal.write('Node left the cluster.\n');
+    });
+}
+
+/** Fills `join-token`. */
+export function fillJoinToken(command: WeftCommand, cli: Cli): void {
+  command
+    .addArgument(new Argument('<role>', 'Role of the new node').choices(['worker', 'manager']))
+    .option('-q, --quiet', 'Only display the token')
+    .action((role: 'worker' | 'manager', options: { readonly quiet?: boolean }) =>
+      showJoinToken(cli, role, options.quiet === true),
+    );
+}
+
+function advertiseAddr(): Option {
+  return new Option(
+    '--advertise-addr <ip|interface>',
+    "Address at which other nodes reach this one (default the agent's)",
+  ).argParser(addressOrInterface);
+}
+
+function listenAddr(): Option {
+  return new Option(
+    '--listen-addr <host:port>',
+    "Address at which managers listen (default the agent's)",
+  ).argParser(hostAndPort);
+}
+
+/** The port may be left out. */
+function managerAddress(text: string): string {
+  return hostAndPort(parseHostAndPort(text) === undefined ? `${text}:${MANAGER_PORT}` : text);
+}
+
+async function initCluster(cli: Cli, options: InitOptions): Promise<void> {
+  const client = cli.client();
+  const request: SwarmInitRequest = {
+    ...(options.listenAddr === undefined ? {} : { ListenAddr: options.listenAddr }),
+    ...(options.advertiseAddr === undefined ? {} : { AdvertiseAddr: options.advertiseAddr }),
+    ...(options.dataPathPort === undefined ? {} : { DataPathPort: options.dataPathPort }),
+    ...(options.defaultAddrPool.length === 0 ? {} : { DefaultAddrPool: options.defaultAddrPool }),
+    ...(options.defaultAddrPoolMaskLength === undefined
+      ? {}
+      : { SubnetSize: options.defaultAddrPoolMaskLength }),
+  };
+  const nodeId = await client.initSwarm(request);
+  const join = await joinCommand(cli, 'worker');
+  cli.terminal.write(
+    `Cluster initialised: current node (${nodeId}) is now a manager.\n\n` +
+      `To add a worker to this cluster, run the following command:\n\n    ${join}\n\n` +
+      "To add a manager to this cluster, run 'weft join-token manager' " +
+      'and follow the instructions.\n',
+  );
+}
+
+async function joinCluster(cli: Cli, address: string, options: JoinOptions): Promise<void> {
+  const client = cli.client();
+  const request: SwarmJoinRequest = {
+    JoinToken: options.token,
+    RemoteAddrs: [address],
+    ...(options.listenAddr === undefined ? {} : { ListenAddr: options.listenAddr }),
+    ...(options.advertiseAddr === undefined ? {} : { AdvertiseAddr: options.advertiseAddr }),
+    ...(options.availability === undefined ? {} : { Availability: options.availability }),
+  };
+  await client.joinSwarm(request);
+  // Not Docker's /info: that is about the cluster, of which a worker's agent tells nothing.
+  const { node } = await client.status();
+  cli.terminal.write(`This node joined a cluster as a ${node?.role ?? 'worker'}.\n`);
+}
+
+async function showJoinToken(cli: Cli, role: 'worker' | 'manager', quiet: boolean): Promise<void> {
+  if (quiet) {
+    cli.terminal.write(`${await joinToken(cli, role)}\n`);
+    return;
+  }
+  const join = await joinCommand(cli, role);
+  cli.terminal.write(
+    `To add a ${role} to this cluster, run the following command:\n\n    ${join}\n\n`,
+  );
+}
+
+/** The command line that makes another host a member, with this node as the manager to ask. */
+async function joinCommand(cli: Cli, role: 'worker' | 'manager'): Promise<string> {
+  const token = await joinToken(cli, role);
+  const { Swarm: swarm } = await cli.client().info();
+  const self = swarm?.RemoteManagers?.find((manager) => manager.NodeID === swarm.NodeID);
+  const address = self?.Addr ?? `${swarm?.NodeAddr || 'MANAGER-ADDRESS'}:${MANAGER_PORT}`;
+  return `weft join --token ${token} ${address}`;
+}
+
+async function joinToken(cli: Cli, role: 'worker' | 'manager'): Promise<string> {
+  const { JoinTokens: tokens } = await cli.client().swarm();
+  const token = role === 'worker' ? tokens?.Worker : tokens?.Manager;
+  if (token === undefined) {
+    throw refused(`Cannot show a ${role} token: the agent gave none, ask a manager of the cluster`);
+  }
+  return token;
+}
