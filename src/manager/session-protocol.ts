@@ -7,6 +7,9 @@
  * - `POST /weft/v1/status` {@link StatusReport} -> {@link StatusResponse}; also the heartbeat
  * - `POST /weft/v1/leave` -> 204
  *
+ * Refusals are `{"message": …}`: 401 for a credential that is wrong or of a removed node, 409 for a
+ * status without an open session, 400 for a malformed message.
+ *
  * All but join carry `Authorization: Bearer <nodeId>.<nodeSecret>`. Mutual TLS will replace the
  * bearer secret without a change to the messages.
  */
@@ -28,6 +31,7 @@ export const TASK_STATES = [
   'remove',
   'orphaned',
 ] as const;
+/** One of {@link TASK_STATES}. */
 export type TaskState = (typeof TASK_STATES)[number];
 
 /** What a node tells about itself. */
@@ -37,8 +41,11 @@ export interface NodeDescription {
   readonly resources: { readonly nanoCpus: number; readonly memoryBytes: number };
   /** weft's own version. */
   readonly agentVersion: string;
+  /** What the node says about itself for `engine.labels.*` constraints. */
+  readonly labels?: Readonly<Record<string, string>>;
 }
 
+/** How a host asks to become a node. */
 export interface JoinRequest {
   /** `SWMTKN-1-<digest>-<secret>`. */
   readonly token: string;
@@ -50,6 +57,7 @@ export interface JoinRequest {
   readonly availability: 'active' | 'pause' | 'drain';
 }
 
+/** A new node's identity: to be kept, since the secret cannot be had again. */
 export interface JoinResponse {
   readonly clusterId: string;
   readonly nodeId: string;
@@ -57,7 +65,7 @@ export interface JoinResponse {
   readonly role: 'worker' | 'manager';
 }
 
-/** A network that this node needs: one of its tasks is on it, or it carries published ports. */
+/** A network of the cluster: every node gets every network. */
 export interface NetworkAssignment {
   readonly id: string;
   readonly name: string;
@@ -70,6 +78,7 @@ export interface NetworkAssignment {
   readonly ingress: boolean;
 }
 
+/** A port published in `ingress` mode. */
 export interface PortAssignment {
   readonly protocol: 'tcp' | 'udp';
   readonly targetPort: number;
@@ -146,9 +155,12 @@ export type SessionMessage =
   | { readonly kind: 'change'; readonly sequence: number; readonly change: AssignmentChange }
   /** Sent every few seconds, so that a dead connection is noticed. */
   | { readonly kind: 'ping'; readonly sequence: number }
+  /** Another session of this node has been opened, so this one ends: the newer agent owns the node. */
+  | { readonly kind: 'superseded'; readonly sequence: number }
   /** The node has been removed from the cluster: stop all tasks and forget it. */
   | { readonly kind: 'removed'; readonly sequence: number };
 
+/** The state of one task, as its node sees it. */
 export interface TaskStatusReport {
   readonly taskId: string;
   readonly state: TaskState;
@@ -161,6 +173,7 @@ export interface TaskStatusReport {
   readonly timestampMs: number;
 }
 
+/** What changed on a node; without news it is just a heartbeat. */
 export interface StatusReport {
   /** Statuses that changed since the last report; all of them in the first one of a session. */
   readonly tasks: readonly TaskStatusReport[];
@@ -174,6 +187,7 @@ export interface StatusReport {
   }[];
 }
 
+/** The manager has stored the report. */
 export interface StatusResponse {
   /** When the next report is due at the latest, in milliseconds from now. */
   readonly heartbeatMs: number;
