@@ -9,7 +9,7 @@ import { localApi } from './node/local-api.ts';
 import { addManagerMetrics } from './node/manager-metrics.ts';
 import { Membership } from './node/membership.ts';
 import { addNodeMetrics } from './node/node-metrics.ts';
-import { nodeStatus } from './node/status.ts';
+import { nodeInfo, nodeStatus, nodeVersion } from './node/status.ts';
 
 /** One host's agent: wires its parts to the machine, and starts and stops them in order. */
 export class Agent {
@@ -66,6 +66,8 @@ export class Agent {
       init: (request) => membership.init(request),
       join: (request) => membership.join(request),
       leave: (force) => membership.leave(force),
+      info: () => nodeInfo(packageVersion(), this.#options.hostname, membership.identity),
+      version: () => nodeVersion(packageVersion()),
       status: () =>
         nodeStatus(packageVersion(), this.#options.hostname, membership.identity, membership.node),
     }).fetch;

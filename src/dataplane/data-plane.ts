@@ -91,6 +91,7 @@ export class DataPlane {
       await dataPlane.status();
       return dataPlane;
     } catch (error) {
+      dataPlane.#stopping = true;
       await dataPlane.#worker.terminate();
       throw error;
     }

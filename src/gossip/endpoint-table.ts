@@ -11,7 +11,7 @@ import {
 import { fnv1a } from './fnv1a.ts';
 
 /** All records together, as {@link EndpointRecord.bytes} counts; past it deltas are dropped. */
-export const TABLE_BYTES_MAX = 16 * 1_024 * 1_024;
+export const TABLE_BYTES_MAX: number = 16 * 1_024 * 1_024;
 
 /** What the membership protocol thinks of a record's owner. */
 export type OwnerState = 'live' | 'failed' | 'left';

@@ -6,7 +6,7 @@ import { decodeMsgpack, type MsgpackResult, writeMsgpack } from './msgpack.ts';
 import { addressBytes } from './peer-address.ts';
 
 /** Largest stream message that is read. memberlist's is 20 MiB of user state. */
-export const STREAM_BYTES_MAX = 64 * 1_024 * 1_024;
+export const STREAM_BYTES_MAX: number = 64 * 1_024 * 1_024;
 /** Most members that one push/pull may carry. */
 const NODES_MAX = 65_536;
 /** Largest encoding of one struct on a stream: a node state with all fields at their limits. */

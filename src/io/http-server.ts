@@ -30,7 +30,7 @@ export async function serveHttp(
   handler: FetchHandler,
   address: ListenAddress,
 ): Promise<HttpServer> {
-  const server = createServer(getRequestListener(handler, { overrideGlobalObjects: false }));
+  const server = createServer(getRequestListener(handler));
   server.requestTimeout = 0; // sessions and followed logs last as long as they like
   server.keepAliveTimeout = 5_000;
   if (address.kind === 'unix') await makeRoom(address.path);

@@ -32,7 +32,7 @@ export class ManagerClient {
   constructor(host: string, port: number) {
     this.#http = new HttpClient(
       { kind: 'tcp', host, port },
-      { peerName: `the manager at ${host}:${port}`, timeoutMs: ANSWER_TIMEOUT_MS },
+      { peerName: 'the manager', timeoutMs: ANSWER_TIMEOUT_MS },
     );
   }
 

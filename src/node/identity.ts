@@ -1,25 +1,36 @@
 import { z } from 'zod';
 import { readJsonFile, removeFile, writeJsonFile } from '../io/json-file.ts';
 
-const identitySchema = z.object({
+/** Who this node is in its cluster. Kept in the state directory; holds the node's secret. */
+export interface Identity {
+  readonly clusterId: string;
+  readonly nodeId: string;
+  readonly nodeSecret: string;
+  readonly role: 'worker' | 'manager';
+  /** Address, without port, at which the other nodes reach this one. */
+  readonly advertiseAddress: string;
+  readonly dataPathPort: number;
+  readonly gossipPort: number;
+  /** `host:port` that the manager of this node listens on; only on managers. */
+  readonly listenAddress?: string | undefined;
+  /** `host:port` of the managers known when the node joined. */
+  readonly managers: readonly string[];
+  /** The largest gossip generation used so far: the next start must use a larger one. */
+  readonly generation: number;
+}
+
+const identitySchema: z.ZodType<Identity> = z.object({
   clusterId: z.string().min(1),
   nodeId: z.string().min(1),
   nodeSecret: z.string().min(1),
   role: z.enum(['worker', 'manager']),
-  /** Address, without port, at which the other nodes reach this one. */
   advertiseAddress: z.string().min(1),
   dataPathPort: z.number().int(),
   gossipPort: z.number().int(),
-  /** `host:port` that the manager of this node listens on; only on managers. */
   listenAddress: z.string().optional(),
-  /** `host:port` of the managers known when the node joined. */
   managers: z.array(z.string()),
-  /** The largest gossip generation used so far: the next start must use a larger one. */
   generation: z.number().int(),
 });
-
-/** Who this node is in its cluster. Kept in the state directory; holds the node's secret. */
-export type Identity = z.infer<typeof identitySchema>;
 
 /** The file in the state directory that holds the node's identity. */
 export class IdentityFile {

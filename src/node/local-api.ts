@@ -1,6 +1,24 @@
 import { Hono } from 'hono';
 import { z } from 'zod';
 
+/** Body of `POST /swarm/init` (Docker Engine API), as far as it is honoured. */
+export interface InitRequest {
+  readonly ListenAddr?: string | undefined;
+  readonly AdvertiseAddr?: string | undefined;
+  readonly DataPathPort?: number | undefined;
+  readonly DefaultAddrPool?: readonly string[] | null | undefined;
+  readonly SubnetSize?: number | undefined;
+}
+
+/** Body of `POST /swarm/join`. */
+export interface JoinClusterRequest {
+  readonly ListenAddr?: string | undefined;
+  readonly AdvertiseAddr?: string | undefined;
+  readonly RemoteAddrs: readonly string[];
+  readonly JoinToken: string;
+  readonly Availability?: 'active' | 'pause' | 'drain' | undefined;
+}
+
 /** What an agent does for its own host, whether that is in a cluster or not. */
 export interface LocalAgent {
   /** The manager's API, if this host is a manager. */
@@ -10,29 +28,28 @@ export interface LocalAgent {
   readonly init: (request: InitRequest) => Promise<string>;
   readonly join: (request: JoinClusterRequest) => Promise<void>;
   readonly leave: (force: boolean) => Promise<void>;
+  /** Docker's `/info`, for a host that is no manager. */
+  readonly info: () => Readonly<Record<string, unknown>>;
+  /** Docker's `/version`. */
+  readonly version: () => Readonly<Record<string, unknown>>;
   /** What `weft status` shows. */
   readonly status: () => Promise<Readonly<Record<string, unknown>>>;
 }
 
-const initSchema = z.object({
+const initSchema: z.ZodType<InitRequest> = z.object({
   ListenAddr: z.string().optional(),
   AdvertiseAddr: z.string().optional(),
   DataPathPort: z.number().int().min(0).max(65_535).optional(),
   DefaultAddrPool: z.array(z.string()).nullish(),
   SubnetSize: z.number().int().min(0).max(30).optional(),
 });
-const joinSchema = z.object({
+const joinSchema: z.ZodType<JoinClusterRequest> = z.object({
   ListenAddr: z.string().optional(),
   AdvertiseAddr: z.string().optional(),
   RemoteAddrs: z.array(z.string()).min(1),
   JoinToken: z.string().min(1),
   Availability: z.enum(['active', 'pause', 'drain']).optional(),
 });
-
-/** Body of `POST /swarm/init` (Docker Engine API), as far as it is honoured. */
-export type InitRequest = z.infer<typeof initSchema>;
-/** Body of `POST /swarm/join`. */
-export type JoinClusterRequest = z.infer<typeof joinSchema>;
 
 /** A refusal with the HTTP status that fits it. The message is for the operator. */
 export class LocalApiError extends Error {
@@ -78,16 +95,21 @@ export function localApi(agent: LocalAgent): Hono {
   app.all('*', async (context) => {
     const manager = agent.managerApi();
     if (manager !== undefined) return await manager(context.req.raw);
+    switch (context.req.path.replace(/^\/v1\.\d+(?=\/)/, '')) {
+      case '/_ping':
+        return context.text('OK');
+      case '/info':
+        return context.json(agent.info());
+      case '/version':
+        return context.json(agent.version());
+    }
     const message = agent.isInCluster() ? NOT_A_MANAGER : NOT_IN_CLUSTER;
     return context.json({ message }, 503);
   });
   return app;
 }
 
-async function readBody<Schema extends z.ZodType>(
-  request: Request,
-  schema: Schema,
-): Promise<z.infer<Schema>> {
+async function readBody<Body>(request: Request, schema: z.ZodType<Body>): Promise<Body> {
   const value: unknown = await request.json().catch((cause: unknown) => {
     throw new LocalApiError(400, 'Cannot read the request: expected a JSON body', { cause });
   });

@@ -24,6 +24,7 @@ import { type EndpointRecord, VTEP_KEY } from './endpoint-record.ts';
 import { placedEndpoints, vtepRecords } from './gossip-view.ts';
 import { HostPort, type PortConflict } from './host-port.ts';
 import type { Identity } from './identity.ts';
+import { waitUntilListening } from './readiness.ts';
 import { Session } from './session.ts';
 import { TableSync } from './table-sync.ts';
 
@@ -78,6 +79,7 @@ export class Node {
   #work: Promise<void> = Promise.resolve();
   readonly #portRetry: NodeJS.Timeout;
   #closed = false;
+  readonly #stopped = new AbortController();
 
   private constructor(deps: NodeDeps, options: NodeOptions, dataPlane: DataPlane) {
     const { clock, random, log } = deps;
@@ -226,6 +228,7 @@ export class Node {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#stopped.abort();
     clearInterval(this.#portRetry);
     await this.#session.close();
     await this.#work;
@@ -354,8 +357,21 @@ export class Node {
   #taskChanged(status: TaskStatusReport): void {
     const { taskId, state, error } = status;
     this.#deps.log.info({ taskId, state, ...(error === undefined ? {} : { error }) }, 'task');
-    if (state === 'running') this.#attachments.announceState(taskId, 'active');
+    if (state === 'running') void this.#activate(taskId, status.pid);
     this.#session.taskChanged(status);
+  }
+
+  /** Lets a task have flows as soon as it listens on the ports that its service publishes. */
+  async #activate(taskId: string, pid: number | undefined): Promise<void> {
+    const task = this.#assignments?.tasks.find(({ id }) => id === taskId);
+    const service = this.#assignments?.services.find(({ id }) => id === task?.serviceId);
+    const ports = (service?.ports ?? []).filter(({ protocol }) => protocol === 'tcp');
+    if (pid !== undefined && ports.length > 0) {
+      const targets = ports.map(({ targetPort }) => targetPort);
+      const listens = await waitUntilListening(pid, targets, this.#stopped.signal);
+      if (!listens) this.#deps.log.warn({ taskId, targets }, 'task does not listen on its ports');
+    }
+    if (this.#isRunning(taskId)) this.#attachments.announceState(taskId, 'active');
   }
 
   #failed(error: unknown, what: string): void {

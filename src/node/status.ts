@@ -1,3 +1,5 @@
+import { machineFacts } from '../io/host-facts.ts';
+import { API_VERSION, API_VERSION_MIN } from '../manager/api-system.ts';
 import type { Identity } from './identity.ts';
 import type { Node } from './node.ts';
 
@@ -54,5 +56,45 @@ export async function nodeStatus(
       pid,
     })),
     portConflicts: node.portConflicts,
+  };
+}
+
+/** Docker's `GET /info` of a host that is no manager. */
+export function nodeInfo(
+  version: string,
+  hostname: string,
+  identity: Identity | undefined,
+): Readonly<Record<string, unknown>> {
+  const { platform, resources } = machineFacts();
+  return {
+    ID: identity?.nodeId ?? '',
+    Name: hostname,
+    ServerVersion: version,
+    OSType: platform.os,
+    Architecture: platform.architecture,
+    NCPU: resources.nanoCpus / 1e9,
+    MemTotal: resources.memoryBytes,
+    Swarm: {
+      NodeID: identity?.nodeId ?? '',
+      NodeAddr: identity?.advertiseAddress ?? '',
+      LocalNodeState: identity === undefined ? 'inactive' : 'active',
+      ControlAvailable: false,
+      Error: '',
+      RemoteManagers: (identity?.managers ?? []).map((manager) => ({ NodeID: '', Addr: manager })),
+    },
+  };
+}
+
+/** Docker's `GET /version` of a host that is no manager. */
+export function nodeVersion(version: string): Readonly<Record<string, unknown>> {
+  const { platform } = machineFacts();
+  return {
+    Platform: { Name: 'weft' },
+    Version: version,
+    ApiVersion: API_VERSION,
+    MinAPIVersion: API_VERSION_MIN,
+    Os: platform.os,
+    Arch: platform.architecture,
+    Components: [{ Name: 'weft', Version: version }],
   };
 }

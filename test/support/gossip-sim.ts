@@ -49,7 +49,7 @@ export class GossipSim {
   /** Sent packets, for load figures. */
   packets = 0;
   readonly random: Random;
-  readonly nodes = new Map<string, SimNode>();
+  readonly nodes: Map<string, SimNode> = new Map();
   readonly #options: SimOptions;
   readonly #byPeer = new Map<string, SimNode>();
   readonly #jobs: Job[] = [];
