@@ -1,0 +1,166 @@
+import type { Ipv4 } from '../core/address.ts';
+import type { Packet } from '../core/packet.ts';
+import { ACTION_FORWARD, FlowKey, scopeOf } from './flow-entry.ts';
+import { type FlowRecord, listFlows } from './flow-listing.ts';
+import { FlowTable, type FlowTableOptions } from './flow-table.ts';
+import { Rewrite } from './nat.ts';
+import { PacketPath } from './packet-path.ts';
+import {
+  type BackendStatus,
+  type MeshBackend,
+  type MeshService,
+  type Service,
+  ServiceTable,
+} from './services.ts';
+import { MARK_GONE } from './tcp-tracking.ts';
+import { toTicks } from './ticks.ts';
+import type { Verdict, VtepOrigin } from './verdict.ts';
+
+/**
+ * The routing mesh: which backend gets a packet that is for a VIP, and how the reply finds its client. The
+ * data plane asks once per frame or superframe and carries out the {@link Verdict}. Nothing here
+ * sends or waits; nothing throws or allocates per packet.
+ */
+export class Mesh {
+  readonly #services = new ServiceTable();
+  readonly #flows: FlowTable;
+  readonly #path: PacketPath;
+
+  /**
+   * @param options - Memory of the flow table: flows that it holds from an earlier run go on.
+   * @throws {RangeError} if the capacity, the memory's size or the key's length is none
+   */
+  constructor(options: FlowTableOptions) {
+    this.#flows = new FlowTable(options);
+    this.#path = new PacketPath(this.#services, this.#flows, options.hashKey);
+  }
+
+  /**
+   * Adds a service or replaces it. Flows whose backend is no longer listed are marked: the client's next
+   * TCP packet is refused, its next UDP packet gets another backend. Listed again before that,
+   * the backend keeps them. Scans the flow table once.
+   *
+   * @throws {RangeError} if a backend is wrong; the service is as it was
+   */
+  setService(spec: MeshService): void {
+    this.#markFlows(spec.scope, spec.vip, this.#services.set(spec));
+  }
+
+  /** Removes a service. Its flows fare as if all its backends had left. Scans the flow table once. */
+  removeService(scope: number, vip: Ipv4): void {
+    if (this.#services.delete(scope, vip)) this.#markFlows(scope, vip, undefined);
+  }
+
+  /** Whether `address` is a VIP of `scope`. Allocates nothing. */
+  isVip(scope: number, address: Ipv4): boolean {
+    return this.#services.find(scope, address | 0) !== undefined;
+  }
+
+  /** The backends of a service, sorted by ID; none if there is no such service. */
+  backends(scope: number, vip: Ipv4): readonly MeshBackend[] {
+    return this.#services.find(scope, vip | 0)?.backends ?? [];
+  }
+
+  /** The backends of a service with their counters; none if there is no such service. */
+  backendStatus(scope: number, vip: Ipv4): readonly BackendStatus[] {
+    return this.#services.find(scope, vip | 0)?.status() ?? [];
+  }
+
+  /** Every service, as it was set last. */
+  *services(): Generator<MeshService> {
+    for (const { scope, vip, gateway, backends } of this.#services.values()) {
+      yield { scope, vip, gateway, backends };
+    }
+  }
+
+  /** Whether the flow table's memory held the flows of an earlier run. */
+  get attached(): boolean {
+    return this.#flows.attached;
+  }
+
+  /** Flows that had to make room for others before their time. */
+  get evictions(): number {
+    return this.#flows.evictions;
+  }
+
+  /** Flows of an IP protocol; the two directions of a balanced flow count once. */
+  activeFlows(protocol: number): number {
+    return this.#flows.activeFlows(protocol);
+  }
+
+  /** Copies of all entries of the flow table. Not for the packet loop; no packet may come meanwhile. */
+  flows(nowMs: number): Generator<FlowRecord> {
+    this.#flows.now = toTicks(nowMs);
+    return listFlows(this.#flows);
+  }
+
+  /**
+   * Removes what has expired in the next `budget` slots of the flow table; called now and then it goes round.
+   *
+   * @param nowMs - Wall-clock milliseconds since the epoch.
+   * @returns entries removed
+   */
+  sweep(budget: number, nowMs: number): number {
+    this.#flows.now = toTicks(nowMs);
+    return this.#flows.sweep(budget);
+  }
+
+  /**
+   * Decides about a packet from a port of this node, and rewrites it.
+   *
+   * @param packet - As parsed from `view`; its addresses and ports are kept equal to the bytes.
+   * @param scope - The VNI of the task's network, or HOST_SCOPE for the host port.
+   * @param partialChecksum - The frame carries `VIRTIO_NET_HDR_F_NEEDS_CSUM`.
+   * @param nowMs - Wall-clock milliseconds since the epoch.
+   * @param verdict - Overwritten.
+   */
+  fromLocal(
+    packet: Packet,
+    view: DataView,
+    scope: number,
+    partialChecksum: boolean,
+    nowMs: number,
+    verdict: Verdict,
+  ): void {
+    this.#path.fromLocal(packet, view, scope, partialChecksum, nowMs, verdict);
+  }
+
+  /**
+   * Decides about a packet that another node sent, and rewrites it. A routed packet that belongs to no flow
+   * leaves its way back in the table: the reply must leave by the node that the client talks to.
+   *
+   * @param packet - As parsed from `view`; its addresses and ports are kept equal to the bytes.
+   * @param partialChecksum - Its segments were coalesced, and their transport checksum is partial.
+   * @param nowMs - Wall-clock milliseconds since the epoch.
+   * @param verdict - Overwritten. Never `viaVtep`: what came from the underlay does not go back there.
+   */
+  fromVtep(
+    packet: Packet,
+    view: DataView,
+    origin: VtepOrigin,
+    partialChecksum: boolean,
+    nowMs: number,
+    verdict: Verdict,
+  ): void {
+    this.#path.fromVtep(packet, view, origin, partialChecksum, nowMs, verdict);
+  }
+
+  /** Marks the flows to a VIP whose backend is not in `service`, and takes the mark off the others. */
+  #markFlows(scope: number, vip: Ipv4, service: Service | undefined): void {
+    const { entries } = this.#flows;
+    const key = new FlowKey();
+    const rewrite = new Rewrite();
+    for (let slot = 0; slot < this.#flows.capacity; slot++) {
+      if (!this.#flows.isUsed(slot) || entries.action(slot) !== ACTION_FORWARD) continue;
+      entries.readKey(slot, key);
+      const isOfService = key.destination === (vip | 0) && scopeOf(key.owner) === scope;
+      if (!isOfService) continue;
+      entries.readRewrite(slot, rewrite);
+      const isListed =
+        service?.hasBackendAt(entries.outScope(slot), rewrite.destination >>> 0) === true;
+      const status = entries.status(slot);
+      const marks = isListed ? (status >>> 8) & ~MARK_GONE : (status >>> 8) | MARK_GONE;
+      entries.setStatus(slot, (status & 0xff) | (marks << 8));
+    }
+  }
+}

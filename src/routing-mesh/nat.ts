@@ -1,0 +1,83 @@
+import { fold16 } from '../core/checksum.ts';
+import { type Packet, PROTO_TCP, PROTO_UDP } from '../core/packet.ts';
+
+/**
+ * The addresses and ports that a packet is to carry. A reused object. Addresses are signed 32-bit integers:
+ * V8 keeps those in a field without a heap object.
+ */
+export class Rewrite {
+  source = 0;
+  destination = 0;
+  sourcePort = 0;
+  destinationPort = 0;
+}
+
+/** Where the checksum lies in a TCP, a UDP and an IPv4 header. */
+export const TCP_CHECKSUM_OFFSET = 16;
+export const UDP_CHECKSUM_OFFSET = 6;
+export const IPV4_CHECKSUM_OFFSET = 10;
+
+/**
+ * What changing a 16-bit word adds to a one's complement sum (RFC 1624, equation 3: ~m + m'). Several
+ * may be added up before {@link fold16}.
+ */
+export function delta16(before: number, after: number): number {
+  return before === after ? 0 : (~before & 0xffff) + after;
+}
+
+/** The same for a 32-bit value, signed. */
+export function delta32(before: number, after: number): number {
+  return delta16(before >>> 16, after >>> 16) + delta16(before & 0xffff, after & 0xffff);
+}
+
+/** A checksum field after the words that it covers changed by `delta`. */
+export function applyDelta(checksum: number, delta: number): number {
+  return delta === 0 ? checksum : ~fold16((~checksum & 0xffff) + delta) & 0xffff;
+}
+
+/**
+ * Gives an IPv4 packet new addresses and ports, in its bytes and in `packet`, with RFC 1624 updates of
+ * the IPv4 and the TCP or UDP checksum: the payload is never read, so a superframe costs no more
+ * than a small one. A later fragment has no ports: only its addresses change.
+ *
+ * @param partialChecksum - The frame carries `VIRTIO_NET_HDR_F_NEEDS_CSUM`: its TCP or UDP checksum
+ *   field holds the sum of the pseudo-header, not complemented; ports are not part of it.
+ */
+export function rewritePacket(
+  view: DataView,
+  packet: Packet,
+  to: Rewrite,
+  partialChecksum: boolean,
+): void {
+  const addresses =
+    delta32(packet.source | 0, to.source) + delta32(packet.destination | 0, to.destination);
+  const ip = packet.ipStart;
+  const checksumAt = ip + IPV4_CHECKSUM_OFFSET;
+  view.setUint16(checksumAt, applyDelta(view.getUint16(checksumAt), addresses));
+  view.setInt32(ip + 12, to.source);
+  view.setInt32(ip + 16, to.destination);
+  packet.source = to.source >>> 0;
+  packet.destination = to.destination >>> 0;
+  const isTcp = packet.protocol === PROTO_TCP;
+  if (packet.isLaterFragment || !(isTcp || packet.protocol === PROTO_UDP)) return;
+
+  const l4 = packet.l4Start;
+  const ports =
+    delta16(packet.sourcePort, to.sourcePort) + delta16(packet.destinationPort, to.destinationPort);
+  view.setUint16(l4, to.sourcePort);
+  view.setUint16(l4 + 2, to.destinationPort);
+  packet.sourcePort = to.sourcePort;
+  packet.destinationPort = to.destinationPort;
+  const at = l4 + (isTcp ? TCP_CHECKSUM_OFFSET : UDP_CHECKSUM_OFFSET);
+  const before = view.getUint16(at);
+  if (partialChecksum) view.setUint16(at, fold16(before + addresses));
+  else if (isTcp) view.setUint16(at, applyDelta(before, addresses + ports));
+  else view.setUint16(at, updateUdpChecksum(before, addresses + ports));
+}
+
+/** RFC 768: a zero field says "no checksum", and stays; a sum of zero is sent as all ones. */
+export function updateUdpChecksum(checksum: number, delta: number): number {
+  if (checksum === 0) return 0;
+  const updated = applyDelta(checksum, delta);
+  return updated === 0 ? 0xffff : updated;
+}

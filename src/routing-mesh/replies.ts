@@ -1,0 +1,106 @@
+import { fold16, sum16BigEndian } from '../core/checksum.ts';
+import {
+  ETHERNET_HEADER_BYTES,
+  ETHERTYPE_IPV4,
+  IPV4_HEADER_BYTES_MIN,
+  type Packet,
+  PROTO_TCP,
+  TCP_ACK,
+  TCP_FIN,
+  TCP_HEADER_BYTES_MIN,
+  TCP_RST,
+  TCP_SYN,
+  writeMac,
+} from '../core/packet.ts';
+import { applyDelta, delta16, IPV4_CHECKSUM_OFFSET, TCP_CHECKSUM_OFFSET } from './nat.ts';
+
+/** Bytes that {@link writeTcpReset} writes: Ethernet, IPv4 and TCP headers without options. */
+export const TCP_RESET_FRAME_BYTES: number =
+  ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES_MIN + TCP_HEADER_BYTES_MIN;
+
+/** Time to live of packets made here: RFC 1700's recommended default. */
+const DEFAULT_TTL = 64;
+const ICMP_ECHO_REQUEST = 8;
+const ICMP_ECHO_REPLY = 0;
+const DO_NOT_FRAGMENT = 0x4000;
+
+/**
+ * Writes the frame that refuses the TCP segment `packet`, with full checksums, on behalf of the address that
+ * the segment was sent to: RFC 9293 section 3.10.7.1. Reads the segment from `view`, too.
+ *
+ * @param offset - Where the frame goes, {@link TCP_RESET_FRAME_BYTES} bytes; must not overlap the segment.
+ * @returns bytes written; 0 if `packet` is no TCP segment or is itself a reset, which is never answered
+ */
+export function writeTcpReset(view: DataView, offset: number, packet: Packet): number {
+  const answerable = packet.protocol === PROTO_TCP && packet.l4HeaderBytes >= TCP_HEADER_BYTES_MIN;
+  if (!answerable || (packet.tcpFlags & TCP_RST) !== 0) return 0;
+  const ip = offset + ETHERNET_HEADER_BYTES;
+  const tcp = ip + IPV4_HEADER_BYTES_MIN;
+  writeMac(view, offset, packet.sourceMac);
+  writeMac(view, offset + 6, packet.destinationMac);
+  view.setUint16(offset + 12, ETHERTYPE_IPV4);
+
+  view.setUint16(ip, 0x4500);
+  view.setUint16(ip + 2, IPV4_HEADER_BYTES_MIN + TCP_HEADER_BYTES_MIN);
+  view.setUint32(ip + 4, DO_NOT_FRAGMENT);
+  view.setUint16(ip + 8, (DEFAULT_TTL << 8) | PROTO_TCP);
+  view.setUint16(ip + IPV4_CHECKSUM_OFFSET, 0);
+  view.setUint32(ip + 12, packet.destination);
+  view.setUint32(ip + 16, packet.source);
+  const ipSum = sum16BigEndian(view, ip, IPV4_HEADER_BYTES_MIN);
+  view.setUint16(ip + IPV4_CHECKSUM_OFFSET, ~ipSum & 0xffff);
+
+  view.setUint16(tcp, packet.destinationPort);
+  view.setUint16(tcp + 2, packet.sourcePort);
+  writeResetNumbers(view, tcp, packet);
+  view.setUint32(tcp + 14, 0); // window and checksum
+  view.setUint16(tcp + 18, 0);
+  // The pseudo-header is the addresses, which lie in front, and the protocol and length, added here.
+  const sum = sum16BigEndian(view, tcp - 8, 8 + TCP_HEADER_BYTES_MIN);
+  const tcpSum = fold16(sum + PROTO_TCP + TCP_HEADER_BYTES_MIN);
+  view.setUint16(tcp + TCP_CHECKSUM_OFFSET, ~tcpSum & 0xffff);
+  return TCP_RESET_FRAME_BYTES;
+}
+
+/** Sequence and acknowledgment number, header length and flags of the answer. */
+function writeResetNumbers(view: DataView, tcp: number, packet: Packet): void {
+  const segment = packet.l4Start;
+  const headerLength = (TCP_HEADER_BYTES_MIN / 4) << 12;
+  if ((packet.tcpFlags & TCP_ACK) !== 0) {
+    view.setUint32(tcp + 4, view.getUint32(segment + 8));
+    view.setUint32(tcp + 8, 0);
+    view.setUint16(tcp + 12, headerLength | TCP_RST);
+    return;
+  }
+  const payload = packet.ipTotalBytes - packet.ipHeaderBytes - packet.l4HeaderBytes;
+  const syn = (packet.tcpFlags & TCP_SYN) === 0 ? 0 : 1;
+  const fin = (packet.tcpFlags & TCP_FIN) === 0 ? 0 : 1;
+  view.setUint32(tcp + 4, 0);
+  view.setUint32(tcp + 8, view.getUint32(segment + 4) + payload + syn + fin);
+  view.setUint16(tcp + 12, headerLength | TCP_RST | TCP_ACK);
+}
+
+/**
+ * Turns the ICMP echo request `packet` into its reply, in place: MACs and addresses change sides, the
+ * type changes, the checksum follows. A later fragment only changes sides, so that a fragmented ping is
+ * answered fragment by fragment without reassembly. `packet` is left as it was parsed.
+ */
+export function writeEchoReply(view: DataView, packet: Packet): void {
+  writeMac(view, packet.start, packet.sourceMac);
+  writeMac(view, packet.start + 6, packet.destinationMac);
+  const ip = packet.ipStart;
+  // Swapped addresses leave the header's sum alone; the time to live does not.
+  const ttlAndProtocol = view.getUint16(ip + 8);
+  const fresh = (DEFAULT_TTL << 8) | packet.protocol;
+  const checksum = view.getUint16(ip + IPV4_CHECKSUM_OFFSET);
+  view.setUint16(ip + 8, fresh);
+  view.setUint16(ip + IPV4_CHECKSUM_OFFSET, applyDelta(checksum, delta16(ttlAndProtocol, fresh)));
+  view.setUint32(ip + 12, packet.destination);
+  view.setUint32(ip + 16, packet.source);
+  if (packet.isLaterFragment) return;
+  const icmp = packet.l4Start;
+  const change = delta16(ICMP_ECHO_REQUEST << 8, ICMP_ECHO_REPLY << 8);
+  view.setUint8(icmp, ICMP_ECHO_REPLY);
+  // A reply of zeros only has the checksum 0xffff; for any other, 0 and 0xffff are the same.
+  view.setUint16(icmp + 2, applyDelta(view.getUint16(icmp + 2), change) || 0xffff);
+}

@@ -1,0 +1,169 @@
+import { formatIpv4, type Ipv4 } from '../core/address.ts';
+import { buildMaglevTable, MAGLEV_NONE, MAGLEV_SLOTS } from './maglev.ts';
+
+/** One endpoint behind a VIP. */
+export interface MeshBackend {
+  /** Unique in its service, and the same on every node: the task's ID. */
+  readonly id: string;
+  readonly address: Ipv4;
+  /** VNI of the network that `address` is on. */
+  readonly scope: number;
+  /** Share of new flows in proportion to the others' weights. Finite, not negative. */
+  readonly weight: number;
+  /** A draining backend keeps its flows and gets no new ones. */
+  readonly state: 'active' | 'draining';
+}
+
+/** A VIP and what is behind it. */
+export interface MeshService {
+  /** Where the VIP is valid: the VNI of its network, or HOST_SCOPE for the ingress VIP. */
+  readonly scope: number;
+  readonly vip: Ipv4;
+  /** The backends' gateway: the source that a task gets when it calls its own VIP and meets itself. */
+  readonly gateway: Ipv4;
+  readonly backends: readonly MeshBackend[];
+}
+
+/** A backend and what it got, for people and metrics. */
+export interface BackendStatus extends MeshBackend {
+  /** Flows that it was picked for since it joined the service here. */
+  readonly newFlows: number;
+}
+
+/** Indexes of backends are 16 bits wide, and one value means "none". */
+const BACKENDS_MAX = MAGLEV_NONE;
+
+/** One service with its lookup table. */
+export class Service {
+  readonly scope: number;
+  readonly vip: Ipv4;
+  readonly gateway: Ipv4;
+  /** Sorted by ID. */
+  readonly backends: readonly MeshBackend[];
+  readonly #table = new Uint16Array(MAGLEV_SLOTS);
+  /** Indexes of the backends that take new flows, and the place of each backend in it. */
+  readonly #eligible: Uint16Array;
+  readonly #places: Uint16Array;
+  readonly #newFlows: Float64Array;
+  readonly #addressesByScope = new Map<number, Set<Ipv4>>();
+
+  /**
+   * @param previous - The service that this one replaces: its counters go on.
+   * @throws {RangeError} naming the backend that is wrong
+   */
+  constructor(spec: MeshService, previous: Service | undefined) {
+    this.scope = spec.scope;
+    this.vip = spec.vip;
+    this.gateway = spec.gateway;
+    this.backends = sortedById(spec);
+    const weights = this.backends.map(({ id, weight, state }) => ({
+      id,
+      weight: state === 'active' ? weight : 0,
+    }));
+    buildMaglevTable(weights, this.#table);
+    const eligible = [...weights.keys()].filter((index) => weights[index]?.weight !== 0);
+    this.#eligible = Uint16Array.from(eligible);
+    this.#places = new Uint16Array(this.backends.length);
+    for (const [place, index] of eligible.entries()) this.#places[index] = place;
+    const counts = new Map(previous?.status().map(({ id, newFlows }) => [id, newFlows]));
+    this.#newFlows = Float64Array.from(this.backends, ({ id }) => counts.get(id) ?? 0);
+    for (const { scope, address } of this.backends) {
+      const addresses = this.#addressesByScope.get(scope) ?? new Set();
+      this.#addressesByScope.set(scope, addresses.add(address));
+    }
+  }
+
+  /**
+   * Picks a backend for a new flow and counts it. Allocates nothing.
+   *
+   * @param hash - Of the client, 32 bits: equal hashes get equal backends on every node.
+   * @param attempt - How many backends were given up on: 0 asks the Maglev table; later ones go through all
+   *   others, from a place that depends on the client, so that a dead backend's load spreads.
+   */
+  pick(hash: number, attempt: number): MeshBackend | undefined {
+    const count = this.#eligible.length;
+    if (count === 0) return undefined;
+    let index = this.#table[(hash >>> 0) % MAGLEV_SLOTS] ?? 0;
+    const round = attempt % count;
+    if (round !== 0) {
+      const step = 1 + (((hash >>> 16) + round - 1) % (count - 1));
+      index = this.#eligible[((this.#places[index] ?? 0) + step) % count] ?? 0;
+    }
+    this.#newFlows[index] = (this.#newFlows[index] ?? 0) + 1;
+    return this.backends[index];
+  }
+
+  /** Whether some backend, draining or not, has this address. */
+  hasBackendAt(scope: number, address: Ipv4): boolean {
+    return this.#addressesByScope.get(scope)?.has(address) === true;
+  }
+
+  /** The backends and what they got. */
+  status(): BackendStatus[] {
+    return this.backends.map((backend, index) => ({
+      ...backend,
+      newFlows: this.#newFlows[index] ?? 0,
+    }));
+  }
+}
+
+/**
+ * Services by scope and VIP. BOUNDED by what the managers assign: one service per VIP, each with a table
+ * of 32 KiB.
+ */
+export class ServiceTable {
+  // Keys are signed 32-bit integers: V8 looks those up without a heap object.
+  readonly #byScope = new Map<number, Map<number, Service>>();
+
+  /** The service whose VIP `address` is, given as a signed integer. Allocates nothing. */
+  find(scope: number, address: number): Service | undefined {
+    return this.#byScope.get(scope)?.get(address);
+  }
+
+  /**
+   * Adds a service, in place of the one with the same scope and VIP.
+   *
+   * @throws {RangeError} if a backend is wrong; the table is as it was
+   */
+  set(spec: MeshService): Service {
+    const service = new Service(spec, this.find(spec.scope, spec.vip | 0));
+    const services = this.#byScope.get(spec.scope) ?? new Map<number, Service>();
+    this.#byScope.set(spec.scope, services.set(spec.vip | 0, service));
+    return service;
+  }
+
+  /** @returns whether there was such a service */
+  delete(scope: number, vip: Ipv4): boolean {
+    const services = this.#byScope.get(scope);
+    const existed = services?.delete(vip | 0) === true;
+    if (services?.size === 0) this.#byScope.delete(scope);
+    return existed;
+  }
+
+  /** All services, in no particular order. */
+  *values(): Generator<Service> {
+    for (const services of this.#byScope.values()) yield* services.values();
+  }
+}
+
+/** Checks the backends, and sorts them as every node does: by UTF-16 code units, whatever the locale. */
+function sortedById(spec: MeshService): MeshBackend[] {
+  const name = `service ${formatIpv4(spec.vip)} of scope ${spec.scope}`;
+  if (spec.backends.length > BACKENDS_MAX) {
+    throw new RangeError(
+      `Cannot balance ${name} over ${spec.backends.length} backends: expected ${BACKENDS_MAX} at most`,
+    );
+  }
+  const sorted = [...spec.backends].sort((a, b) => (a.id < b.id ? -1 : 1));
+  for (const [index, { id, weight }] of sorted.entries()) {
+    if (!(Number.isFinite(weight) && weight >= 0)) {
+      throw new RangeError(
+        `Cannot give backend ${id} of ${name} the weight ${weight}: expected a finite number, 0 or more`,
+      );
+    }
+    if (sorted[index + 1]?.id === id) {
+      throw new RangeError(`Cannot add backend ${id} to ${name} twice: expected unique IDs`);
+    }
+  }
+  return sorted;
+}
