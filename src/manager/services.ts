@@ -58,7 +58,7 @@ export function createService(
     taskVersion: 1,
     ports,
     vips: claimVips(draft, id, { spec, ports, previous: [] }),
-    networkIds: networkIdsOf(draft, spec, ports),
+    networkIds: networkIdsOf(draft, spec),
   };
   claimPorts(draft, record, undefined);
   draft.put(nameKey('services', name), id);
@@ -90,7 +90,7 @@ export function updateService(
     spec,
     ports,
     vips: claimVips(draft, service.id, { spec, ports, previous: service.vips }),
-    networkIds: networkIdsOf(draft, spec, ports),
+    networkIds: networkIdsOf(draft, spec),
   };
   claimPorts(draft, updated, service);
   const taskVersion = service.taskVersion + (needsNewTasks(service, updated) ? 1 : 0);
@@ -140,15 +140,13 @@ function withNetworkIds(draft: Draft, spec: ServiceSpec): ServiceSpec {
   return { ...spec, TaskTemplate: { ...spec.TaskTemplate, Networks } };
 }
 
-/** The service's own networks, and the ingress network for published ports or if there is no other. */
-function networkIdsOf(
-  draft: Draft,
-  spec: ServiceSpec,
-  ports: readonly PortConfig[],
-): readonly string[] {
+/**
+ * The service's own networks, or else the ingress network. Published ports need no interface on the
+ * ingress network: the mesh leads them to the first network of the tasks.
+ */
+function networkIdsOf(draft: Draft, spec: ServiceSpec): readonly string[] {
   const own = (spec.TaskTemplate.Networks ?? []).map((attachment) => attachment.Target);
-  const needsIngress = own.length === 0 || ports.some(isIngressPort);
-  return needsIngress ? [...own, ingressNetworkOf(draft).id] : own;
+  return own.length === 0 ? [ingressNetworkOf(draft).id] : own;
 }
 
 /** Keeps, claims and releases VIPs so that the service has one on each network that calls for it. */

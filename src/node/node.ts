@@ -25,6 +25,7 @@ import { placedEndpoints, vtepRecords } from './gossip-view.ts';
 import { HostPort, type PortConflict } from './host-port.ts';
 import type { Identity } from './identity.ts';
 import { waitUntilListening } from './readiness.ts';
+import { RememberedEndpoints } from './remembered-endpoints.ts';
 import { Session } from './session.ts';
 import { TableSync } from './table-sync.ts';
 
@@ -71,6 +72,7 @@ export class Node {
   readonly #attachments: Attachments;
   readonly #session: Session;
   readonly #tables: TableSync;
+  readonly #remembered: RememberedEndpoints;
   #hostPort: HostPort | undefined;
   #assignments: AssignmentSet | undefined;
   #manager: string | undefined;
@@ -100,6 +102,9 @@ export class Node {
     this.#transport = new GossipTransport(
       { clock, log, gossip: this.#gossip },
       { onEvent: (event) => this.#gossipSaid(event) },
+    );
+    this.#remembered = new RememberedEndpoints(`${options.runDir}/endpoints.json`, () =>
+      this.#syncTables(),
     );
     this.#tables = new TableSync(dataPlane, log, () => this.#sources());
     this.#attachments = new Attachments(
@@ -220,8 +225,9 @@ export class Node {
     await this.#hostPort?.remove();
     this.#hostPort = undefined;
     await removeFile(this.#assignmentsFile);
-    await removeFile(`${this.#options.runDir}/flows`);
     await this.close();
+    await removeFile(`${this.#options.runDir}/flows`);
+    await removeFile(`${this.#options.runDir}/endpoints.json`);
   }
 
   /** Lets go of everything: tasks keep running, with their interfaces, for the next agent. */
@@ -235,6 +241,7 @@ export class Node {
     this.#executor.close();
     await this.#runtime.close();
     await this.#transport.close();
+    await this.#remembered.close();
     await this.#hostPort?.close();
     await this.dataPlane.close();
     this.#attachments.close();
@@ -249,6 +256,7 @@ export class Node {
     const { identity } = this.#options;
     await this.#transport.start();
     this.#announce(VTEP_KEY, { address: identity.advertiseAddress, port: identity.dataPathPort });
+    await this.#remembered.load();
     const known = (await readJsonFile(this.#assignmentsFile)) as AssignmentSet | undefined;
     if (known !== undefined) await this.#prepare(known);
     await this.#executor.restore();
@@ -285,12 +293,16 @@ export class Node {
   }
 
   #sources(): TableSources {
-    const visible = [...this.#gossip.table.visible()];
+    const { nodeId } = this.#options.identity;
+    const told = [...this.#gossip.table.visible()];
+    const gone = this.#gossip.members().filter(({ state }) => state === 'dead' || state === 'left');
+    const visible = this.#remembered.complete(told, new Set(gone.map(({ name }) => name)));
+    this.#remembered.remember(visible.filter(({ node }) => node !== nodeId));
     return {
       networks: this.#assignments?.networks ?? [],
       services: this.#assignments?.services ?? [],
-      endpoints: placedEndpoints(visible, this.#options.identity.nodeId),
-      vteps: vtepRecords(visible, this.#options.identity.nodeId),
+      endpoints: placedEndpoints(visible, nodeId),
+      vteps: vtepRecords(visible, nodeId),
     };
   }
 

@@ -416,7 +416,7 @@ test('removing a service frees its addresses, its port and its name', async (t) 
   for (let round = 0; round < 4; round += 1) {
     t.equal((await lab.post('/services/create', spec)).status, 201);
     await lab.time.advance(1_000);
-    t.equal(used(), 'app 3, ingress 5');
+    t.equal(used(), 'app 3, ingress 3');
     t.equal((await lab.delete('/networks/app')).status, 400);
     t.equal((await lab.delete('/services/web')).status, 200);
     await lab.time.advance(1_000);
