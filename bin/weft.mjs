@@ -3,6 +3,7 @@
 // an old Node says a sentence in place of a syntax error.
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import * as nodeModule from 'node:module';
 import { fileURLToPath } from 'node:url';
 
 /** `engines` of package.json: type stripping, node:sqlite and UDP GSO through koffi need it. */
@@ -13,6 +14,8 @@ const isCheckout = existsSync(`${root}src/cli/main.ts`) && !/[\\/]node_modules[\
 const pinnedNode = `${root}node_modules/node/bin/node`;
 
 if (Number(process.versions.node.split('.')[0]) >= NODE_MAJOR_MIN) {
+  // Stripped and compiled sources are kept between runs: an agent that restarts must be quick.
+  nodeModule.enableCompileCache?.();
   const main = isCheckout ? '../src/cli/main.ts' : '../dist/src/cli/main.js';
   // A bug's rejection is left to end the process with its stack trace.
   void import(new URL(main, import.meta.url).href).then(({ runProcess }) =>

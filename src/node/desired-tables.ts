@@ -9,6 +9,8 @@ import { type EndpointRecord, endpointKey, type VtepRecord } from './endpoint-re
 export interface PlacedEndpoint {
   readonly record: EndpointRecord;
   readonly vtep?: VtepRecord;
+  /** Whether its node does not answer just now: not dead yet, but no good address for a new flow. */
+  readonly suspect?: boolean;
 }
 
 /** What the tables follow from: the manager's definitions and what the nodes announce. */
@@ -75,15 +77,15 @@ function meshServices(
 ): MeshService[] {
   const byService = Map.groupBy(endpoints, ({ record }) => record.serviceId);
   return services.flatMap((service) => {
-    const placed = (byService.get(service.id) ?? []).map(({ record }) => record);
+    const placed = byService.get(service.id) ?? [];
     const internal = service.vips.flatMap(({ networkId, address }) => {
       const network = networks.get(networkId);
       if (network === undefined) return [];
-      const here = placed.filter((record) => record.networkId === networkId);
+      const here = placed.filter(({ record }) => record.networkId === networkId);
       return [meshService(network.vni, address, network.gateway, here, networks)];
     });
     if (service.ingressVip === undefined) return internal;
-    const primary = placed.filter((record) => record.primary);
+    const primary = placed.filter(({ record }) => record.primary);
     const gateway = [...networks.values()].find((network) => network.ingress)?.gateway ?? '0.0.0.0';
     const ingress = meshService(HOST_SCOPE, service.ingressVip, gateway, primary, networks);
     return [...internal, ingress];
@@ -94,13 +96,20 @@ function meshService(
   scope: number,
   vip: string,
   gateway: string,
-  records: readonly EndpointRecord[],
+  placed: readonly PlacedEndpoint[],
   networks: ReadonlyMap<string, NetworkAssignment>,
 ): MeshService {
-  const backends = records.flatMap(({ networkId, address, taskId, state }) => {
+  const isTrusted = ({ record, suspect }: PlacedEndpoint): boolean =>
+    record.state === 'active' && suspect !== true;
+  // When all are suspect it is rather this node that is cut off: then they are as good as ever.
+  const someTrusted = placed.some(isTrusted);
+  const backends = placed.flatMap((endpoint) => {
+    const { networkId, address, taskId, state } = endpoint.record;
     const network = networks.get(networkId);
     if (network === undefined || state === 'warm') return [];
-    return [{ id: taskId, address, scope: network.vni, weight: 1, state }];
+    const takesFlows = someTrusted ? isTrusted(endpoint) : state === 'active';
+    const meshState = takesFlows ? ('active' as const) : ('draining' as const);
+    return [{ id: taskId, address, scope: network.vni, weight: 1, state: meshState }];
   });
   // Every node must build the same Maglev table: same backends, same order.
   backends.sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : a.address - b.address));

@@ -19,8 +19,16 @@ export function vtepRecords(entries: readonly VisibleEntry[], self: string): Vte
   return [...vteps(entries).entries()].flatMap(([node, vtep]) => (node === self ? [] : [vtep]));
 }
 
-/** All announced endpoints, with the VTEPs of those that other nodes have. */
-export function placedEndpoints(entries: readonly VisibleEntry[], self: string): PlacedEndpoint[] {
+/**
+ * All announced endpoints, with the VTEPs of those that other nodes have.
+ *
+ * @param suspects - Names of nodes that do not answer just now.
+ */
+export function placedEndpoints(
+  entries: readonly VisibleEntry[],
+  self: string,
+  suspects: ReadonlySet<string>,
+): PlacedEndpoint[] {
   const vtepOf = vteps(entries);
   return entries.flatMap(({ node, key, value }): PlacedEndpoint[] => {
     if (key === VTEP_KEY) return [];
@@ -28,7 +36,7 @@ export function placedEndpoints(entries: readonly VisibleEntry[], self: string):
     if (record === undefined) return [];
     if (node === self) return [{ record }];
     const vtep = vtepOf.get(node);
-    return vtep === undefined ? [] : [{ record, vtep }];
+    return vtep === undefined ? [] : [{ record, vtep, suspect: suspects.has(node) }];
   });
 }
 

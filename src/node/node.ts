@@ -4,6 +4,7 @@ import type { Json } from '../core/store.ts';
 import { DataPlane } from '../dataplane/data-plane.ts';
 import type { GossipEvent } from '../gossip/effects.ts';
 import { Gossip } from '../gossip/gossip.ts';
+import type { MemberState } from '../gossip/member.ts';
 import { GossipTransport } from '../io/gossip-transport.ts';
 import { readJsonFile, removeFile, writeJsonFile } from '../io/json-file.ts';
 import { TapOpener } from '../io/linux/tap-opener.ts';
@@ -295,15 +296,19 @@ export class Node {
   #sources(): TableSources {
     const { nodeId } = this.#options.identity;
     const told = [...this.#gossip.table.visible()];
-    const gone = this.#gossip.members().filter(({ state }) => state === 'dead' || state === 'left');
-    const visible = this.#remembered.complete(told, new Set(gone.map(({ name }) => name)));
+    const visible = this.#remembered.complete(told, this.#membersIn(['dead', 'left']));
     this.#remembered.remember(visible.filter(({ node }) => node !== nodeId));
     return {
       networks: this.#assignments?.networks ?? [],
       services: this.#assignments?.services ?? [],
-      endpoints: placedEndpoints(visible, nodeId),
+      endpoints: placedEndpoints(visible, nodeId, this.#membersIn(['suspect'])),
       vteps: vtepRecords(visible, nodeId),
     };
+  }
+
+  #membersIn(states: readonly MemberState[]): ReadonlySet<string> {
+    const members = this.#gossip.members().filter(({ state }) => states.includes(state));
+    return new Set(members.map(({ name }) => name));
   }
 
   #connected(manager: string | undefined): void {

@@ -38,10 +38,13 @@ export class Lab {
   readonly hosts: LabHost[] = [];
   readonly #children = new Set<ChildProcess>();
   readonly #exitHook = (): void => this.#removeNow();
+  /** A signal ends the process by way of its exit, so that nothing of the lab stays. */
+  readonly #signalHook = (): void => process.exit(1);
   #nextHost = 1;
 
   constructor() {
     process.once('exit', this.#exitHook);
+    for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, this.#signalHook);
     this.#batch([`netns add ${this.#switch}`]);
     this.#batch(['link add br0 type bridge', 'link set br0 up', 'link set lo up'], this.#switch);
   }
@@ -129,6 +132,7 @@ export class Lab {
     await Promise.all(ended);
     this.#removeNow();
     process.removeListener('exit', this.#exitHook);
+    for (const signal of ['SIGINT', 'SIGTERM']) process.removeListener(signal, this.#signalHook);
   }
 
   #removeNow(): void {
