@@ -4,7 +4,14 @@ import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { environment, installPackages, installPrograms, PINNED_NODE, requireNode, say } from './setup.mjs';
+import {
+  environment,
+  installPackages,
+  installPrograms,
+  PINNED_NODE,
+  requireNode,
+  say,
+} from './setup.mjs';
 
 const BIN = 'node_modules/.bin';
 /** Tests that make hosts of network namespaces or open kernel devices. */
@@ -26,7 +33,12 @@ const TASKS = {
     return tests(args.length > 0 ? args : testFiles(), 'test');
   },
   check: () => check(),
-  ok: () => check() || tests(testFiles().filter((file) => !isSystemTest(file)), 'unit'),
+  ok: () =>
+    check() ||
+    tests(
+      testFiles().filter((file) => !isSystemTest(file)),
+      'unit',
+    ),
   build: () => node(`${BIN}/tsc`, '-p', 'tsconfig.build.json'),
 };
 

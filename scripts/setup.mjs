@@ -84,7 +84,8 @@ function run(file, args, options = {}) {
     env: environment(),
     ...options,
   });
-  if (error !== undefined) throw new Error(`Cannot run ${file}: ${error.message}`, { cause: error });
+  if (error !== undefined)
+    throw new Error(`Cannot run ${file}: ${error.message}`, { cause: error });
   if (status !== 0) throw new Error(`Cannot set up: "${file} ${args.join(' ')}" failed`);
 }
 

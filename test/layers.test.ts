@@ -59,7 +59,8 @@ function violation({ file, target, typeOnly }: Import): string | undefined {
   }
   const to = layerOf(normalize(join(dirname(file), target)));
   if (to === from) return undefined;
-  if (!layer.may.split(' ').includes(to)) return `${file} imports ${target}: ${from} is not above ${to}`;
+  if (!layer.may.split(' ').includes(to))
+    return `${file} imports ${target}: ${from} is not above ${to}`;
   if (TYPES_ONLY.includes(`${from} -> ${to}`) && !typeOnly) {
     return `${file} imports ${target}: ${from} may use types of ${to} only`;
   }
