@@ -3,6 +3,7 @@ import type { DataPlaneCommand } from '../dataplane/commands.ts';
 import type { NetworkAssignment, ServiceAssignment } from '../manager/session-protocol.ts';
 import type { MeshService } from '../routing-mesh/services.ts';
 import { HOST_SCOPE } from '../routing-mesh/verdict.ts';
+import { toVni } from '../vxlan/vni.ts';
 import { type EndpointRecord, endpointKey, type VtepRecord } from './endpoint-record.ts';
 
 /** An endpoint and where it is; without a VTEP it is this node's own. */
@@ -35,7 +36,8 @@ export type DesiredTables = ReadonlyMap<string, TableCommand>;
 export function desiredTables(sources: TableSources): DesiredTables {
   const tables = new Map<string, TableCommand>();
   const networks = new Map(sources.networks.map((network) => [network.id, network]));
-  for (const { vni, subnet, gateway } of sources.networks) {
+  for (const { vni: number, subnet, gateway } of sources.networks) {
+    const vni = toVni(number);
     tables.set(`network/${vni}`, {
       kind: 'setNetwork',
       vni,

@@ -255,6 +255,7 @@ export class Membership {
         log: this.#log,
         onRemoved: () => void this.#exclusively(() => this.#forget()),
         onFailure: this.#onFailure,
+        onPeerFailed: (nodeId) => this.#manager?.nodeSuspected(nodeId),
       },
       {
         identity,

@@ -41,6 +41,8 @@ export interface NodeDeps {
   /** The cluster has removed this node, or a part without which it cannot go on has died. */
   readonly onRemoved: () => void;
   readonly onFailure: (error: Error) => void;
+  /** Gossip has declared another node dead. */
+  readonly onPeerFailed: (nodeId: string) => void;
 }
 
 /** How a node is set up. */
@@ -281,6 +283,7 @@ export class Node {
     if (event.kind === 'member') {
       const { name, address } = event.member;
       this.#deps.log.info({ node: name, address, change: event.change }, 'member changed');
+      if (event.change === 'failed') this.#deps.onPeerFailed(name);
     } else if (event.kind === 'conflict') {
       const { member, claimed } = event;
       this.#deps.log.error({ node: member.name, claimed }, 'two nodes have the same name');
