@@ -1,7 +1,7 @@
 // `node scripts/run.mjs TASK [ARGUMENT…]`: sets the checkout up as far as the task needs it, then runs
 // the task with the pinned Node. What `npm run` calls.
 import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
@@ -30,7 +30,7 @@ const TASKS = {
     const complete = installPrograms();
     if (process.geteuid?.() !== 0) say('not root: tests that need network namespaces are skipped');
     else if (!complete) return 1;
-    return tests(args.length > 0 ? args : testFiles(), 'test');
+    return tests(args.length > 0 ? args : testFiles());
   },
   check: () => check(),
   ok: () =>
@@ -51,15 +51,28 @@ function check() {
   );
 }
 
-/** Runs test files with tap; the last line says how many assertions passed and failed. */
-function tests(files, name) {
-  const output = join(tmpdir(), `weft-${name}-${process.pid}.tap`);
+/** Runs test files; the last line says how many assertions passed and failed. */
+function tests(files) {
+  // System tests share the machine's two cores with agents and peers of their own: one at a time.
+  const groups = [
+    { jobs: 2, files: files.filter((file) => !isSystemTest(file)) },
+    { jobs: 1, files: files.filter(isSystemTest) },
+  ];
+  const results = groups.filter((group) => group.files.length > 0).map(runTap);
+  const sum = (field) => results.reduce((total, result) => total + result[field], 0);
+  const status = results.find((result) => result.status !== 0)?.status ?? 0;
+  console.log(`${sum('passed')} passed, ${sum('failed')} failed`);
+  return status || (sum('passed') === 0 ? 1 : 0);
+}
+
+function runTap({ jobs, files }) {
+  const output = join(tmpdir(), `weft-tests-${process.pid}.tap`);
   try {
-    const status = node(`${BIN}/tap`, `--output-file=${output}`, ...files);
-    const summary = /^# \{ total: (\d+)(?:, pass: (\d+))?(?:, fail: (\d+))?/m;
-    const [, , passed = '0', failed = '0'] = summary.exec(readFileSync(output, 'utf8')) ?? [];
-    console.log(`${passed} passed, ${failed} failed`);
-    return status || (Number(passed) === 0 ? 1 : 0);
+    const status = node(`${BIN}/tap`, `--jobs=${jobs}`, `--output-file=${output}`, ...files);
+    const summary = /^# \{ total: \d+(?:, pass: (\d+))?(?:, fail: (\d+))?/m;
+    const text = existsSync(output) ? readFileSync(output, 'utf8') : '';
+    const [, passed = '0', failed = '0'] = summary.exec(text) ?? [];
+    return { status, passed: Number(passed), failed: Number(failed) };
   } finally {
     rmSync(output, { force: true });
   }
