@@ -1,3 +1,4 @@
+import { mkdir } from 'node:fs/promises';
 import type { AgentOptions } from './agent-options.ts';
 import type { Log } from './core/capabilities.ts';
 import { type HttpServer, serveHttp } from './io/http-server.ts';
@@ -35,7 +36,8 @@ export class Agent {
    */
   async start(): Promise<void> {
     await requirePrerequisites();
-    const { socketPath, metricsAddress } = this.#options;
+    const { socketPath, metricsAddress, runDirectory } = this.#options;
+    await mkdir(runDirectory, { recursive: true, mode: 0o755 });
     try {
       const api = this.#api();
       this.#servers.push(await serveHttp(api, { kind: 'unix', path: socketPath }));

@@ -53,7 +53,10 @@ export class DataPlane {
   /** BOUNDED by the callers, who wait for each answer. */
   readonly #waiting = new Map<number, Waiting>();
   #nextSequence = 1;
+  #started = false;
   #stopping = false;
+  /** Why the packet thread is gone; nothing is asked of it any more. */
+  #failure: Error | undefined;
 
   private constructor(random: Random, options: DataPlaneOptions) {
     this.#options = options;
@@ -76,7 +79,7 @@ export class DataPlane {
     this.#channel.on('message', (event: DataPlaneEvent) => this.#receive(event));
     this.#worker.on('error', (error: Error) => this.#fail(error));
     this.#worker.on('exit', () => {
-      if (!this.#stopping) this.#fail(new Error('The packet thread ended by itself'));
+      this.#fail(new Error('The packet thread ended by itself'));
     });
   }
 
@@ -89,10 +92,13 @@ export class DataPlane {
     const dataPlane = new DataPlane(random, options);
     try {
       await dataPlane.status();
+      dataPlane.#started = true;
       return dataPlane;
     } catch (error) {
       dataPlane.#stopping = true;
       await dataPlane.#worker.terminate();
+      dataPlane.#channel.close();
+      dataPlane.#wakeUp.close();
       throw error;
     }
   }
@@ -115,6 +121,7 @@ export class DataPlane {
 
   /** Ends the packet thread. TAPs stay as they are. */
   async close(): Promise<void> {
+    if (this.#failure !== undefined || this.#stopping) return;
     this.#stopping = true;
     const ended = new Promise((resolve) => this.#worker.once('exit', resolve));
     await this.#request({ kind: 'stop' });
@@ -124,6 +131,7 @@ export class DataPlane {
   }
 
   #request(body: Body): Promise<DataPlaneStatus | undefined> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
     const sequence = this.#nextSequence++;
     return new Promise((resolve, reject) => {
       this.#waiting.set(sequence, { resolve, reject });
@@ -144,9 +152,11 @@ export class DataPlane {
   }
 
   #fail(error: Error): void {
-    const starting = this.#waiting.size > 0;
+    if (this.#stopping || this.#failure !== undefined) return;
+    this.#failure = error;
+    const isStarting = !this.#started;
     for (const waiting of this.#waiting.values()) waiting.reject(error);
     this.#waiting.clear();
-    if (!starting && !this.#stopping) this.#options.onFailure(error);
+    if (!isStarting) this.#options.onFailure(error);
   }
 }

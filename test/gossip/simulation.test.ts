@@ -17,7 +17,8 @@ function cluster(
 }
 
 /** What is said when a run goes wrong. */
-const seedOf = (seed: number, what: string): string => `${what} (GOSSIP_SEED=${seed})`;
+const seedOf = (seed: number, what: string): string =>
+  `${what} (seed ${seed}; replay all with GOSSIP_SEED=${SEED})`;
 
 /** Whether all running nodes have the same visible endpoints. */
 function sameEndpoints(sim: GossipSim): boolean {
