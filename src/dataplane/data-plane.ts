@@ -91,14 +91,10 @@ export class DataPlane {
   static async start(random: Random, options: DataPlaneOptions): Promise<DataPlane> {
     const dataPlane = new DataPlane(random, options);
     try {
-      await dataPlane.status();
-      dataPlane.#started = true;
+      await dataPlane.#begin();
       return dataPlane;
     } catch (error) {
-      dataPlane.#stopping = true;
-      await dataPlane.#worker.terminate();
-      dataPlane.#channel.close();
-      dataPlane.#wakeUp.close();
+      await dataPlane.#abandon();
       throw error;
     }
   }
@@ -126,6 +122,18 @@ export class DataPlane {
     const ended = new Promise((resolve) => this.#worker.once('exit', resolve));
     await this.#request({ kind: 'stop' });
     await ended;
+    this.#channel.close();
+    this.#wakeUp.close();
+  }
+
+  async #begin(): Promise<void> {
+    await this.status();
+    this.#started = true;
+  }
+
+  async #abandon(): Promise<void> {
+    this.#stopping = true;
+    await this.#worker.terminate();
     this.#channel.close();
     this.#wakeUp.close();
   }
