@@ -1,4 +1,10 @@
-import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
+import {
+  type ClientRequest,
+  request as httpRequest,
+  type IncomingMessage,
+  type RequestOptions,
+} from 'node:http';
+import { pipeline } from 'node:stream/promises';
 
 /** Where an HTTP server listens. */
 export type HttpAddress =
@@ -41,6 +47,12 @@ export interface HttpRequestOptions {
   readonly query?: Readonly<Record<string, string | number | undefined>>;
   /** Sent as JSON. */
   readonly body?: unknown;
+  /**
+   * Sent in place of `body` as it comes, however long that takes and no faster than the server reads.
+   * If it throws, the request breaks off, so that the server does not take it for complete, and the
+   * call rejects with that error. An answer that comes before its end ends the call, too.
+   */
+  readonly bodyStream?: AsyncIterable<Uint8Array>;
   readonly headers?: Readonly<Record<string, string>>;
   /** Aborting rejects the call (or ends the stream) with the signal's reason. */
   readonly signal?: AbortSignal;
@@ -169,7 +181,8 @@ export class HttpClient {
         if (isSuccess(response.statusCode)) fulfil(response);
         else this.#refusal(response, options.signal).then(reject, reject);
       });
-      request.end(body);
+      if (options.bodyStream === undefined) request.end(body);
+      else void sendStream(request, options.bodyStream, reject);
     });
   }
 
@@ -236,6 +249,30 @@ export function formatHttpAddress(address: HttpAddress): string {
   return address.host.includes(':')
     ? `[${address.host}]:${address.port}`
     : `${address.host}:${address.port}`;
+}
+
+/**
+ * Sends a body as it comes. Failures of the connection are the request's own events.
+ *
+ * @param onFailure - Told what `chunks` threw, before the request breaks off.
+ */
+async function sendStream(
+  request: ClientRequest,
+  chunks: AsyncIterable<Uint8Array>,
+  onFailure: (error: unknown) => void,
+): Promise<void> {
+  async function* watched(): AsyncGenerator<Uint8Array> {
+    try {
+      yield* chunks;
+    } catch (error) {
+      onFailure(error);
+      throw error;
+    }
+  }
+  // Once it is connected: until then silence means that nobody is there.
+  request.once('socket', (socket) => socket.once('connect', () => request.setTimeout(0)));
+  request.flushHeaders(); // the server is to see the request before there is anything to say
+  await pipeline(watched(), request).catch(() => {}); // whoever cares has been told
 }
 
 function isSuccess(status: number | undefined): boolean {

@@ -1,6 +1,8 @@
 import type {
   JoinRequest,
   JoinResponse,
+  LogRecord,
+  LogRefusal,
   SessionMessage,
   StatusReport,
   StatusResponse,
@@ -55,6 +57,38 @@ export class ManagerClient {
   }
 
   /**
+   * Answers the manager's request for a log. Resolves when all of it has been read, or when the
+   * manager wants no more.
+   *
+   * @param lines - Read at the manager's pace; an error that they throw breaks the answer off.
+   * @param signal - Breaks the answer off, with its reason as the error.
+   */
+  async sendLog(
+    credentials: NodeCredentials,
+    requestId: string,
+    lines: AsyncIterable<LogRecord | LogRefusal>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    await this.#http.json('POST', `/weft/v1/logs/${requestId}`, {
+      bodyStream: encodeLines(lines),
+      headers: { ...authorization(credentials), 'content-type': 'application/x-ndjson' },
+      signal,
+    });
+  }
+
+  /** Answers the manager's request for a log that cannot be read. */
+  async refuseLog(
+    credentials: NodeCredentials,
+    requestId: string,
+    refusal: LogRefusal,
+  ): Promise<void> {
+    await this.#http.json('POST', `/weft/v1/logs/${requestId}/refusal`, {
+      body: refusal,
+      headers: authorization(credentials),
+    });
+  }
+
+  /**
    * Opens the session and yields its messages until it ends.
    *
    * @param signal - Ends it, with its reason as the error.
@@ -77,6 +111,11 @@ export class ManagerClient {
       for (const line of lines) if (line !== '') yield JSON.parse(line) as SessionMessage;
     }
   }
+}
+
+async function* encodeLines(lines: AsyncIterable<object>): AsyncGenerator<Uint8Array> {
+  const encoder = new TextEncoder();
+  for await (const line of lines) yield encoder.encode(`${JSON.stringify(line)}\n`);
 }
 
 function authorization({ nodeId, nodeSecret }: NodeCredentials): Record<string, string> {

@@ -2,6 +2,7 @@ import type { Clock, Log, Random } from '../core/capabilities.ts';
 import type { HostRoute } from '../ipam/address-space.ts';
 import type { ClusterState } from './cluster-state.ts';
 import type { JoinTokens } from './join-tokens.ts';
+import type { LogRelay } from './log-relay.ts';
 import type { TaskLogs } from './log-stream.ts';
 import type { StateWriter } from './state-writer.ts';
 
@@ -22,7 +23,10 @@ export interface ApiContext {
   readonly local: LocalNode;
   readonly portHolder: PortHolder | undefined;
   readonly hostRoutes: (() => Promise<readonly HostRoute[]>) | undefined;
+  /** Logs on this host. */
   readonly taskLogs: TaskLogs | undefined;
+  /** Logs on the other nodes. */
+  readonly logRelay: LogRelay;
 }
 
 /** What the manager knows of the host that it runs on. */

@@ -13,6 +13,7 @@ import { Session } from './session.ts';
 import type {
   JoinRequest,
   JoinResponse,
+  LogSessionMessage,
   StatusReport,
   StatusResponse,
 } from './session-protocol.ts';
@@ -38,6 +39,8 @@ export interface DispatcherDeps {
   readonly schedule: Schedule;
   /** `host:port` of every manager. */
   readonly managers: () => readonly string[];
+  /** Told of every session that ends, for whatever reason. */
+  readonly onSessionEnd: (nodeId: string) => void;
 }
 
 interface QueuedReport {
@@ -97,19 +100,21 @@ export class Dispatcher {
   /**
    * Makes a node a member.
    *
-   * @throws {ManagerError} UNAUTHENTICATED if the token is not right, INVALID if its address is not
+   * @throws {ManagerError} UNAUTHENTICATED if the token is not right, INVALID if its address is not,
+   *   PRECONDITION if it is to be a second manager
    */
   async join(request: JoinRequest): Promise<JoinResponse> {
     const { state, writer, random, sha256, clock, log } = this.#deps;
     const cluster = clusterOf(state);
     const role = roleOfToken(request.token, cluster, sha256);
     const { node, secret } = await writer.write((draft) =>
-      admitNode(draft, request, { role, random, sha256, nowMs: clock.epochMs() }),
+      admitNode(draft, request, { role, cluster, random, sha256, nowMs: clock.epochMs() }),
     );
     this.#liveness.expect(node.id, clock.nowMs());
     this.#planLivenessCheck();
     log.info({ nodeId: node.id, hostname: request.description.hostname, role }, 'node joined');
-    return { clusterId: cluster.id, nodeId: node.id, nodeSecret: secret, role };
+    const { id: clusterId, dataPathPort } = cluster;
+    return { clusterId, nodeId: node.id, nodeSecret: secret, role, dataPathPort };
   }
 
   /**
@@ -145,8 +150,9 @@ export class Dispatcher {
       node,
       clusterId: clusterOf(state).id,
       assignments: () => this.#builder.build(node),
-      onCancel: () => {
+      onEnd: () => {
         if (this.#sessions.get(nodeId) === session) this.#sessions.delete(nodeId);
+        this.#deps.onSessionEnd(nodeId);
       },
     });
     this.#sessions.set(nodeId, session);
@@ -189,6 +195,11 @@ export class Dispatcher {
   nodeSuspected(nodeId: string): void {
     this.#liveness.suspect(nodeId);
     this.#planLivenessCheck();
+  }
+
+  /** Sends a message on a node's session; false if there is none, or it cannot take more. */
+  tell(nodeId: string, message: LogSessionMessage): boolean {
+    return this.#sessions.get(nodeId)?.tell(message) ?? false;
   }
 
   /** Whether a node's session is open. */

@@ -17,10 +17,12 @@ export type ManagerErrorDetail =
   /** The node has no session: it must open one before it reports. */
   | { readonly code: 'NO_SESSION' }
   /** The store cannot be written now. */
-  | { readonly code: 'UNAVAILABLE' };
+  | { readonly code: 'UNAVAILABLE' }
+  /** The node that has a log does not hand it out now. */
+  | { readonly code: 'LOG_UNAVAILABLE' };
 
 /** What a lookup was for, in the words of the API's messages. */
-export type ObjectKind = 'node' | 'network' | 'service' | 'task';
+export type ObjectKind = 'node' | 'network' | 'service' | 'task' | 'log request';
 
 /** The HTTP statuses of refusals. */
 export type RefusalStatus = 400 | 401 | 403 | 404 | 409 | 501 | 503;
@@ -38,6 +40,7 @@ const HTTP_STATUS: Readonly<Record<ManagerErrorDetail['code'], RefusalStatus>> =
   NOT_SUPPORTED: 501,
   NO_SESSION: 409,
   UNAVAILABLE: 503,
+  LOG_UNAVAILABLE: 503,
 };
 
 /** A refusal that the caller is expected to handle. Match on `detail.code`, never on `message`. */
@@ -73,6 +76,16 @@ export function invalid(message: string, field?: string, cause?: unknown): Manag
 /** A refusal because of the state that the cluster is in. */
 export function preconditionFailed(message: string): ManagerError {
   return new ManagerError({ code: 'PRECONDITION' }, message);
+}
+
+/** That a log cannot be read now, and why. */
+export function logUnavailable(reason: string, options?: ErrorOptions): ManagerError {
+  return new ManagerError({ code: 'LOG_UNAVAILABLE' }, reason, options);
+}
+
+/** Whether `error` is about one log only. */
+export function isLogUnavailable(error: unknown): error is ManagerError {
+  return error instanceof ManagerError && error.detail.code === 'LOG_UNAVAILABLE';
 }
 
 /** The refusal of a reference to nothing, in Docker's words. */

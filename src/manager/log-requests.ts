@@ -1,40 +1,77 @@
 import type { Context } from 'hono';
 import type { ApiContext } from './api-context.ts';
-import { invalid, ManagerError } from './errors.ts';
-import { type LogRequest, multiplexLogs, type OpenLog } from './log-stream.ts';
+import { invalid, isLogUnavailable, logUnavailable } from './errors.ts';
+import { type LogRequest, multiplexLogs, type TaskLogOptions } from './log-stream.ts';
+import { taskName } from './lookup.ts';
 import type { TaskRecord } from './records.ts';
 import { isFlagSet, parseCount } from './request-query.ts';
+import type { LogRecord } from './session-protocol.ts';
 
 /** Docker's type for frames with a header. */
 const CONTENT_TYPE = 'application/vnd.docker.multiplexed-stream';
 
+/** Reasons that a refusal lists: they are as many as nodes. */
+const REASONS_MAX = 3;
+
 /**
- * Answers a request for the logs of some tasks.
+ * Answers a request for the logs of some tasks: those of this host from its own files, the others by
+ * their nodes. The answer begins as soon as one log can be read.
  *
- * @throws {ManagerError} NOT_SUPPORTED if no log of these tasks can be read here, INVALID
+ * @throws {ManagerError} LOG_UNAVAILABLE if none of these logs can be read, INVALID
  */
-export function logsResponse(c: Context, api: ApiContext, tasks: readonly TaskRecord[]): Response {
+export async function logsResponse(
+  c: Context,
+  api: ApiContext,
+  tasks: readonly TaskRecord[],
+): Promise<Response> {
   const request = readLogRequest(c);
   const abort = new AbortController();
+  // The client may go away before there is a stream for it to cancel.
+  c.req.raw.signal.addEventListener('abort', () => abort.abort());
   const { tail, follow } = request;
-  const started = tasks.filter((task) => task.nodeId !== undefined);
-  const logs: OpenLog[] = [];
-  for (const task of started) {
-    const records = api.taskLogs?.(task.id, {
-      follow,
-      ...(tail === undefined ? {} : { tail }),
-      signal: abort.signal,
-    });
-    if (records !== undefined) logs.push({ task, records });
-  }
-  if (logs.length === 0 && (started.length > 0 || api.taskLogs === undefined)) {
-    throw new ManagerError(
-      { code: 'NOT_SUPPORTED' },
-      'logs can only be read on the node that ran the task: none of these tasks ran on this one',
+  const options = { follow, ...(tail === undefined ? {} : { tail }), signal: abort.signal };
+  const logs = tasks.flatMap((task) =>
+    task.nodeId === undefined ? [] : [{ task, records: openLog(api, task, task.nodeId, options) }],
+  );
+  if (logs.length > 0) await requireOne(logs);
+  const headers = { 'content-type': CONTENT_TYPE };
+  return new Response(multiplexLogs(logs, request, abort, api.clock), { headers });
+}
+
+async function openLog(
+  { taskLogs, logRelay, state }: ApiContext,
+  task: TaskRecord,
+  nodeId: string,
+  options: TaskLogOptions,
+): Promise<AsyncIterable<LogRecord>> {
+  const records = taskLogs?.(task.id, options);
+  if (records !== undefined) return records;
+  const node = state.find('nodes', nodeId);
+  if (node === undefined) throw logUnavailable(`node ${nodeId} has been removed from the cluster`);
+  return await logRelay.open(node, task.id, options);
+}
+
+/** Waits until one of `logs` is open. */
+async function requireOne(
+  logs: readonly { readonly task: TaskRecord; readonly records: Promise<unknown> }[],
+): Promise<void> {
+  try {
+    await Promise.any(logs.map(({ records }) => records));
+  } catch (error) {
+    const failures: readonly unknown[] = error instanceof AggregateError ? error.errors : [error];
+    const bug = failures.find((failure) => !isLogUnavailable(failure));
+    if (bug !== undefined) throw bug;
+    const reasons = [...new Set(failures.map((failure) => (failure as Error).message))];
+    const more = reasons.length - REASONS_MAX;
+    const shown = reasons.slice(0, REASONS_MAX).join('; ') + (more > 0 ? `; and ${more} more` : '');
+    const what = logs.map(({ task }) => taskName(task));
+    throw logUnavailable(
+      what.length === 1
+        ? `Cannot read the log of task ${what[0]}: ${shown}`
+        : `Cannot read any of the logs of ${what.length} tasks: ${shown}`,
+      { cause: error },
     );
   }
-  const headers = { 'content-type': CONTENT_TYPE };
-  return new Response(multiplexLogs(logs, request, abort), { headers });
 }
 
 function readLogRequest(c: Context): LogRequest {

@@ -1,14 +1,9 @@
+import type { Clock } from '../core/capabilities.ts';
 import { timestamp } from './docker-objects.ts';
+import { isLogUnavailable } from './errors.ts';
+import { taskName } from './lookup.ts';
 import type { TaskRecord } from './records.ts';
-
-/** One line of a task's output, or a piece of one. */
-export interface TaskLogRecord {
-  /** Milliseconds since the Unix epoch. */
-  readonly timestampMs: number;
-  readonly stream: 'stdout' | 'stderr';
-  /** Without its newline. */
-  readonly line: string;
-}
+import type { LogRecord } from './session-protocol.ts';
 
 /** Which part of a log is wanted. */
 export interface TaskLogOptions {
@@ -27,7 +22,7 @@ export interface TaskLogOptions {
 export type TaskLogs = (
   taskId: string,
   options: TaskLogOptions,
-) => AsyncIterable<TaskLogRecord> | undefined;
+) => AsyncIterable<LogRecord> | undefined;
 
 /** What a request for logs wants to see. */
 export interface LogRequest {
@@ -42,29 +37,36 @@ export interface LogRequest {
   readonly sinceMs: number;
 }
 
-/** A task's log, opened. */
-export interface OpenLog {
+/** A task's log, open or about to be. LOG_UNAVAILABLE, now or later, says why no more can be read. */
+export interface TaskLog {
   readonly task: TaskRecord;
-  readonly records: AsyncIterable<TaskLogRecord>;
+  readonly records: AsyncIterable<LogRecord> | Promise<AsyncIterable<LogRecord>>;
 }
 
 /**
  * The logs of some tasks as one stream in Docker's multiplexed format (Engine API, "attach"), each
- * line as it comes. The reader sets the pace: one frame of each log is read ahead, no more.
+ * line as it comes. The reader sets the pace: one frame of each log is read ahead, no more. A log that
+ * cannot be read is replaced by a line on stderr that says why, whatever streams are asked for.
  *
- * @param abort - Ends the readers of `logs` when the stream is cancelled.
+ * @param abort - Ends the readers of `logs` when the stream is cancelled or fails.
  */
 export function multiplexLogs(
-  logs: readonly OpenLog[],
+  logs: readonly TaskLog[],
   request: LogRequest,
   abort: AbortController,
+  clock: Clock,
 ): ReadableStream<Uint8Array> {
-  const frames = merge(logs.map((log) => framesOf(log, request)));
+  const frames = merge(logs.map((log) => framesOf(log, request, clock)));
   return new ReadableStream({
     async pull(controller) {
-      const next = await frames.next();
-      if (next.done === true) controller.close();
-      else controller.enqueue(next.value);
+      try {
+        const next = await frames.next();
+        if (next.done === true) controller.close();
+        else controller.enqueue(next.value);
+      } catch (error) {
+        abort.abort();
+        throw error;
+      }
     },
     cancel() {
       abort.abort();
@@ -73,15 +75,26 @@ export function multiplexLogs(
 }
 
 async function* framesOf(
-  { task, records }: OpenLog,
+  { task, records }: TaskLog,
   request: LogRequest,
+  clock: Clock,
 ): AsyncGenerator<Uint8Array, void> {
-  for await (const record of records) {
-    if (record.timestampMs < request.sinceMs || !request[record.stream]) continue;
-    const time = request.timestamps ? `${timestamp(record.timestampMs)} ` : '';
-    const details = request.details ? `${detailsOf(task)} ` : '';
-    yield encodeFrame(record.stream, `${time}${details}${record.line}\n`);
+  try {
+    for await (const record of await records) {
+      if (record.timestampMs < request.sinceMs || !request[record.stream]) continue;
+      yield frameOf(record, task, request);
+    }
+  } catch (error) {
+    if (!isLogUnavailable(error)) throw error;
+    const line = `Cannot read the log of task ${taskName(task)}: ${error.message}`;
+    yield frameOf({ timestampMs: clock.epochMs(), stream: 'stderr', line }, task, request);
   }
+}
+
+function frameOf(record: LogRecord, task: TaskRecord, request: LogRequest): Uint8Array {
+  const time = request.timestamps ? `${timestamp(record.timestampMs)} ` : '';
+  const details = request.details ? `${detailsOf(task)} ` : '';
+  return encodeFrame(record.stream, `${time}${details}${record.line}\n`);
 }
 
 /** Docker's log attributes, which its client turns into `service.slot.id@node`. */

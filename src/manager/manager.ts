@@ -9,6 +9,7 @@ import { clusterOf } from './cluster.ts';
 import { ClusterState } from './cluster-state.ts';
 import { Dispatcher } from './dispatcher.ts';
 import { type JoinTokens, joinTokensOf, type Sha256 } from './join-tokens.ts';
+import { LogRelay } from './log-relay.ts';
 import type { TaskLogs } from './log-stream.ts';
 import { Reconciler } from './reconciler.ts';
 import type { NodeState } from './records.ts';
@@ -30,7 +31,7 @@ export interface ManagerDeps {
   readonly portHolder?: PortHolder;
   /** Without it, subnets are checked against each other only. */
   readonly hostRoutes?: () => Promise<readonly HostRoute[]>;
-  /** Without it, requests for logs are answered with 501. */
+  /** The logs on this host. Without it, this host's node is asked like any other. */
   readonly taskLogs?: TaskLogs;
 }
 
@@ -68,9 +69,18 @@ export class Manager {
     const state = this.#state;
     const writer = new StateWriter(store, state);
     const shared = { state, writer, clock, random, log, schedule };
-    this.#dispatcher = new Dispatcher({ ...shared, sha256, managers: local.managers });
+    const logRelay = new LogRelay({
+      ...shared,
+      tell: (nodeId, message) => this.#dispatcher.tell(nodeId, message),
+    });
+    this.#dispatcher = new Dispatcher({
+      ...shared,
+      sha256,
+      managers: local.managers,
+      onSessionEnd: (nodeId) => logRelay.sessionEnded(nodeId),
+    });
     this.#reconciler = new Reconciler(shared);
-    this.sessionApi = sessionApi(this.#dispatcher, log);
+    this.sessionApi = sessionApi(this.#dispatcher, logRelay, log);
     this.api = managerApi({
       ...shared,
       local,
@@ -78,6 +88,7 @@ export class Manager {
       portHolder: deps.portHolder,
       hostRoutes: deps.hostRoutes,
       taskLogs: deps.taskLogs,
+      logRelay,
     });
   }
 

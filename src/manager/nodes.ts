@@ -7,7 +7,13 @@ import { newId, newSecret, toHex } from './ids.ts';
 import type { Sha256 } from './join-tokens.ts';
 import { ingressNetworkOf } from './networks.ts';
 import { orphanTask } from './reaper.ts';
-import type { NodeAvailability, NodeRecord, NodeRole, NodeState } from './records.ts';
+import type {
+  ClusterRecord,
+  NodeAvailability,
+  NodeRecord,
+  NodeRole,
+  NodeState,
+} from './records.ts';
 import type { JoinRequest } from './session-protocol.ts';
 import type { Draft } from './state-writer.ts';
 import { takesRoom } from './task-states.ts';
@@ -20,6 +26,7 @@ export const NODE_LEFT = 'node left the cluster';
 /** What a node's admission depends on besides its request. */
 export interface JoinContext {
   readonly role: NodeRole;
+  readonly cluster: ClusterRecord;
   readonly random: Random;
   readonly sha256: Sha256;
   /** Milliseconds since the Unix epoch. */
@@ -36,7 +43,8 @@ export function hashSecret(secret: string, sha256: Sha256): string {
  * becomes ready with its first session.
  *
  * @returns the node, and its secret, which is not stored
- * @throws {ManagerError} INVALID if it cannot be reached at its address, or the ingress network is full
+ * @throws {ManagerError} INVALID if it cannot be reached at its address, or the ingress network is
+ *   full; PRECONDITION if it is to be a second manager
  */
 export function admitNode(
   draft: Draft,
@@ -44,6 +52,7 @@ export function admitNode(
   context: JoinContext,
 ): { readonly node: NodeRecord; readonly secret: string } {
   checkAdvertiseAddress(request.advertiseAddress);
+  if (context.role === 'manager') requireNoManager(draft);
   const { random, nowMs } = context;
   const id = newId(random);
   const secret = newSecret(random);
@@ -56,7 +65,7 @@ export function admitNode(
     labels: {},
     description: request.description,
     advertiseAddress: request.advertiseAddress,
-    dataPathPort: request.dataPathPort,
+    dataPathPort: context.cluster.dataPathPort,
     gossipPort: request.gossipPort,
     ingressAddress: claimIngressAddress(draft, id),
     state: 'unknown',
@@ -67,6 +76,16 @@ export function admitNode(
   };
   draft.save('nodes', node);
   return { node, secret };
+}
+
+/** The cluster's state is in one manager's own store, where a second one could not reach it. */
+function requireNoManager(draft: Draft): void {
+  for (const { role, description } of draft.all('nodes')) {
+    if (role !== 'manager') continue;
+    throw preconditionFailed(
+      `Cannot join as a manager: this cluster has one already, ${description.hostname}, and several are not supported. Join as a worker: "weft join-token worker" on that manager shows the token`,
+    );
+  }
 }
 
 function checkAdvertiseAddress(text: string): void {

@@ -3,20 +3,20 @@ import { z } from 'zod';
 import type { Log } from '../core/capabilities.ts';
 import type { Dispatcher } from './dispatcher.ts';
 import { answerErrors, limitBody } from './http-errors.ts';
+import { type LogRelay, logRefusalSchema } from './log-relay.ts';
 import { parseBody } from './request-body.ts';
 import {
   type JoinRequest,
   type StatusReport,
   TASK_STATES,
   type TaskState,
+  TIMESTAMP_MS_MAX,
 } from './session-protocol.ts';
 
 /** A report about some ten thousand tasks; a longer one is no report. */
 const BODY_BYTES_MAX = 8 * 1024 * 1024;
 const TASKS_MAX = 10_000;
 const PORT_CONFLICTS_MAX = 1_000;
-/** The last moment that a Date can hold (ECMA-262, time values). */
-const TIMESTAMP_MS_MAX = 8_640_000_000_000_000;
 
 /** States that an agent may report: the others are the manager's to set. */
 const REPORTED_STATES = TASK_STATES.filter(
@@ -41,7 +41,6 @@ const joinSchema: z.ZodType<JoinRequest> = z.object({
   token: text(256),
   description: descriptionSchema,
   advertiseAddress: text(64),
-  dataPathPort: port,
   gossipPort: port,
   availability: z.enum(['active', 'pause', 'drain']),
 });
@@ -65,9 +64,16 @@ const reportSchema: z.ZodType<StatusReport> = z.object({
 });
 
 /** The routes that agents use, for the managers' TCP address: see session-protocol.ts. */
-export function sessionApi(dispatcher: Dispatcher, log: Log): Hono {
+export function sessionApi(dispatcher: Dispatcher, logRelay: LogRelay, log: Log): Hono {
   const app = new Hono();
   answerErrors(app, log);
+  // Before the limit, which would read it to its end: a log has any length, and is read as it comes.
+  app.post('/weft/v1/logs/:requestId', async (context) => {
+    const node = dispatcher.authenticate(context.req.header('authorization'));
+    const body = context.req.raw.body ?? new Blob([]).stream();
+    await logRelay.accept(node.id, context.req.param('requestId'), body);
+    return context.body(null, 204);
+  });
   app.use(limitBody(BODY_BYTES_MAX));
   app.post('/weft/v1/join', async (context) => {
     const request = parseBody(joinSchema, await context.req.text());
@@ -82,6 +88,12 @@ export function sessionApi(dispatcher: Dispatcher, log: Log): Hono {
     const node = dispatcher.authenticate(context.req.header('authorization'));
     const report = parseBody(reportSchema, await context.req.text());
     return context.json(await dispatcher.report(node, report));
+  });
+  app.post('/weft/v1/logs/:requestId/refusal', async (context) => {
+    const node = dispatcher.authenticate(context.req.header('authorization'));
+    const { message } = parseBody(logRefusalSchema, await context.req.text());
+    logRelay.refuse(node.id, context.req.param('requestId'), message);
+    return context.body(null, 204);
   });
   app.post('/weft/v1/leave', async (context) => {
     const node = dispatcher.authenticate(context.req.header('authorization'));

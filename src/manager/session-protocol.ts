@@ -5,14 +5,22 @@
  * - `POST /weft/v1/join` {@link JoinRequest} -> {@link JoinResponse}; the token is the credential
  * - `GET  /weft/v1/session` -> newline-delimited {@link SessionMessage}, open until either side ends it
  * - `POST /weft/v1/status` {@link StatusReport} -> {@link StatusResponse}; also the heartbeat
+ * - `POST /weft/v1/logs/<requestId>` newline-delimited {@link LogRecord} -> 204; the answer to a
+ *   `logs` message, sent as the log grows. It ends when the log does, with a {@link LogRefusal} if
+ *   that is too early, or when the manager says so: by `endLogs`, or by its answer
+ * - `POST /weft/v1/logs/<requestId>/refusal` {@link LogRefusal} -> 204; the other answer
  * - `POST /weft/v1/leave` -> 204
  *
  * Refusals are `{"message": …}`: 401 for a credential that is wrong or of a removed node, 409 for a
- * status without an open session, 400 for a malformed message.
+ * status without an open session, 404 for a log that the manager did not ask of this node or does not
+ * wait for any more, 400 for a malformed message.
  *
  * All but join carry `Authorization: Bearer <nodeId>.<nodeSecret>`. Mutual TLS will replace the
  * bearer secret without a change to the messages.
  */
+
+/** The last moment that a Date can hold (ECMA-262, time values): no message names a later one. */
+export const TIMESTAMP_MS_MAX = 8_640_000_000_000_000;
 
 /** Task states in Swarm's order (swarmkit `api/types.proto`): a task only ever moves forward. */
 export const TASK_STATES = [
@@ -52,7 +60,6 @@ export interface JoinRequest {
   readonly description: NodeDescription;
   /** The address, without port, at which other nodes reach this one: VTEP and gossip. */
   readonly advertiseAddress: string;
-  readonly dataPathPort: number;
   readonly gossipPort: number;
   readonly availability: 'active' | 'pause' | 'drain';
 }
@@ -63,6 +70,8 @@ export interface JoinResponse {
   readonly nodeId: string;
   readonly nodeSecret: string;
   readonly role: 'worker' | 'manager';
+  /** UDP port of VXLAN, the same on every node of the cluster. */
+  readonly dataPathPort: number;
 }
 
 /** A network of the cluster: every node gets every network. */
@@ -158,7 +167,38 @@ export type SessionMessage =
   /** Another session of this node has been opened, so this one ends: the newer agent owns the node. */
   | { readonly kind: 'superseded'; readonly sequence: number }
   /** The node has been removed from the cluster: stop all tasks and forget it. */
-  | { readonly kind: 'removed'; readonly sequence: number };
+  | { readonly kind: 'removed'; readonly sequence: number }
+  | (LogSessionMessage & { readonly sequence: number });
+
+/** What a session says about logs. The requests of a session end with it. */
+export type LogSessionMessage =
+  | {
+      readonly kind: 'logs';
+      /** Names the answer; unguessable. */
+      readonly requestId: string;
+      readonly taskId: string;
+      /** Go on with what is written from now on, until the task ends. */
+      readonly follow: boolean;
+      /** Records to begin with, from the end; all if absent. */
+      readonly tail?: number;
+    }
+  /** Nobody reads that log any more. */
+  | { readonly kind: 'endLogs'; readonly requestId: string };
+
+/** One line of a task's output, or a piece of one. */
+export interface LogRecord {
+  /** Milliseconds since the Unix epoch. */
+  readonly timestampMs: number;
+  readonly stream: 'stdout' | 'stderr';
+  /** Without its newline. */
+  readonly line: string;
+}
+
+/** Why a node sends no log, or no more of it. */
+export interface LogRefusal {
+  /** As it goes on after the node's name: `it does not have the log of this task`. */
+  readonly message: string;
+}
 
 /** The state of one task, as its node sees it. */
 export interface TaskStatusReport {

@@ -1,9 +1,11 @@
 import { type Assignments, changeBetween, completeSet } from './assignments.ts';
 import type { NodeRecord } from './records.ts';
-import type { SessionMessage } from './session-protocol.ts';
+import type { LogSessionMessage, SessionMessage } from './session-protocol.ts';
 
 /** Messages that wait for a slow reader; later changes are merged until it has caught up. */
 const QUEUED_MESSAGES_MAX = 4;
+/** Messages that may wait besides: one for each log of this node that people ask for at one time. */
+const TOLD_MESSAGES_MAX = 500;
 
 /** A message before it has its place in the stream. */
 type Unnumbered<M> = M extends unknown ? Omit<M, 'sequence'> : never;
@@ -14,14 +16,14 @@ export interface SessionOptions {
   readonly clusterId: string;
   /** What the node must know now; read whenever something is sent. */
   readonly assignments: () => Assignments;
-  /** Called once, when the reader goes away; not when {@link Session.end} is called. */
-  readonly onCancel: () => void;
+  /** Called once: when the reader goes away, or when {@link Session.end} is called. */
+  readonly onEnd: () => void;
 }
 
 /**
  * The stream of one node's session: newline-delimited {@link SessionMessage}. The complete set comes
  * first, then what changed since the message before. Memory is BOUNDED: while the reader is slow
- * nothing is queued, and one change later says what all of them would have said.
+ * no change is queued, and one later says what all of them would have said.
  */
 export class Session {
   readonly stream: ReadableStream<Uint8Array>;
@@ -46,7 +48,7 @@ export class Session {
       },
       cancel: () => {
         this.#controller = undefined;
-        options.onCancel();
+        options.onEnd();
       },
     };
     this.stream = new ReadableStream(source, { highWaterMark: QUEUED_MESSAGES_MAX });
@@ -69,6 +71,17 @@ export class Session {
   }
 
   /**
+   * Sends what no later message would say.
+   *
+   * @returns false if that cannot be done: the session has ended, or its reader is far behind
+   */
+  tell(message: LogSessionMessage): boolean {
+    if ((this.#controller?.desiredSize ?? -Infinity) <= -TOLD_MESSAGES_MAX) return false;
+    this.#send(message);
+    return true;
+  }
+
+  /**
    * Ends the stream.
    *
    * @param reason - What the node is told; nothing if it should just open another session.
@@ -78,6 +91,7 @@ export class Session {
     if (reason !== undefined) this.#send({ kind: reason });
     this.#controller.close();
     this.#controller = undefined;
+    this.#options.onEnd();
   }
 
   #send(message: Unnumbered<SessionMessage>): void {

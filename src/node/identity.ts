@@ -9,6 +9,7 @@ export interface Identity {
   readonly role: 'worker' | 'manager';
   /** Address, without port, at which the other nodes reach this one. */
   readonly advertiseAddress: string;
+  /** UDP port of VXLAN, the same on every node of the cluster. */
   readonly dataPathPort: number;
   readonly gossipPort: number;
   /** `host:port` that the manager of this node listens on; only on managers. */

@@ -23,6 +23,7 @@ export interface HostOptions {
   /** Where a manager of this host takes sessions unless a request says otherwise. */
   readonly listenAddress: { readonly host: string; readonly port: number };
   readonly gossipPort: number;
+  /** UDP port of VXLAN in a cluster that this host creates; one that it joins has its own. */
   readonly dataPathPort: number;
   readonly netnsPrefix: string;
 }
@@ -90,12 +91,11 @@ export class Membership {
       const underlay = await this.#underlay(request.AdvertiseAddr);
       const { host, port } = this.#options.listenAddress;
       const listenAddress = request.ListenAddr ?? `${host}:${port}`;
-      const dataPathPort = request.DataPathPort || this.#options.dataPathPort;
       const options = this.#managerOptions(underlay, listenAddress);
       this.#manager = await ManagerHost.create(options, {
         addressPools: request.DefaultAddrPool ?? [],
         ...(request.SubnetSize ? { subnetPrefix: request.SubnetSize } : {}),
-        dataPathPort,
+        dataPathPort: request.DataPathPort || this.#options.dataPathPort,
         hostRoutes: await hostRoutes(this.#ip, HOST_DEVICE),
       });
       try {
@@ -104,11 +104,10 @@ export class Membership {
         const joined = await client.join({
           ...this.#joinRequest(underlay),
           token: this.#manager.joinTokens().manager,
-          dataPathPort,
           availability: 'active',
         });
         const managers = [`${underlay.address}:${managerPort}`];
-        const identity = this.#newIdentity(joined, underlay, managers, dataPathPort);
+        const identity = this.#newIdentity(joined, underlay, managers);
         await this.#enter({ ...identity, listenAddress }, underlay);
         return joined.nodeId;
       } catch (error) {
@@ -120,7 +119,10 @@ export class Membership {
     });
   }
 
-  /** @throws {LocalApiError} if no manager takes this host in; nothing stays then */
+  /**
+   * @throws {LocalApiError} if no manager takes this host in; nothing stays then
+   * @throws {Error} if this host cannot serve as a node: the managers are told that it left
+   */
   async join(request: JoinClusterRequest): Promise<void> {
     await this.#exclusively(async () => {
       this.#requireNoCluster();
@@ -130,9 +132,14 @@ export class Membership {
         token: request.JoinToken,
         availability: request.Availability ?? 'active',
       });
-      const { dataPathPort } = this.#options;
-      const managers = request.RemoteAddrs;
-      await this.#enter(this.#newIdentity(joined, underlay, managers, dataPathPort), underlay);
+      const identity = this.#newIdentity(joined, underlay, request.RemoteAddrs);
+      try {
+        await this.#enter(identity, underlay);
+      } catch (error) {
+        // The managers have let it in already: a node that never was must not stay in their list as ready.
+        await this.#tellManagers(identity);
+        throw error;
+      }
     });
   }
 
@@ -201,12 +208,10 @@ export class Membership {
   }
 
   #joinRequest(underlay: Underlay): Omit<JoinRequest, 'token' | 'availability'> {
-    const { dataPathPort, gossipPort } = this.#options;
     return {
       description: this.#description(),
       advertiseAddress: underlay.address,
-      dataPathPort,
-      gossipPort,
+      gossipPort: this.#options.gossipPort,
     };
   }
 
@@ -215,16 +220,10 @@ export class Membership {
     return { ...machineFacts(), hostname, agentVersion: packageVersion() };
   }
 
-  #newIdentity(
-    joined: JoinResponse,
-    underlay: Underlay,
-    managers: readonly string[],
-    dataPathPort: number,
-  ): Identity {
+  #newIdentity(joined: JoinResponse, underlay: Underlay, managers: readonly string[]): Identity {
     return {
       ...joined,
       advertiseAddress: underlay.address,
-      dataPathPort,
       gossipPort: this.#options.gossipPort,
       managers: [...managers],
       generation: Date.now(),

@@ -9,6 +9,7 @@ import type {
   TaskStatusReport,
 } from '../manager/session-protocol.ts';
 import { applyChange } from './assignments.ts';
+import { LogAnswers, type ReadTaskLog } from './log-answers.ts';
 
 /** Reconnection backoff, as Swarm's agent has it (swarmkit `agent/agent.go`). */
 const BACKOFF_MS_MIN = 100;
@@ -42,6 +43,7 @@ export interface SessionDeps {
   /** Statuses of all tasks of this node, for the first report of a session. */
   readonly allStatuses: () => readonly TaskStatusReport[];
   readonly portConflicts: () => StatusReport['portConflicts'];
+  readonly taskLog: ReadTaskLog;
 }
 
 /**
@@ -109,6 +111,8 @@ export class Session {
   async #serve(manager: string): Promise<void> {
     const { host, port } = splitHostPort(manager, MANAGER_PORT);
     const client = new ManagerClient(host, port);
+    const { credentials, log, taskLog } = this.#deps;
+    const logAnswers = new LogAnswers({ client, credentials, log, taskLog });
     const silence = new AbortController();
     const signal = AbortSignal.any([this.#stop.signal, silence.signal]);
     let watchdog: NodeJS.Timeout | undefined;
@@ -118,11 +122,13 @@ export class Session {
     };
     listen();
     try {
-      for await (const message of client.session(this.#deps.credentials, signal)) {
+      for await (const message of client.session(credentials, signal)) {
         listen();
-        if (this.#accept(message, manager, client) === 'removed') return;
+        if (message.kind === 'logs' || message.kind === 'endLogs') logAnswers.receive(message);
+        else if (this.#accept(message, manager, client) === 'removed') return;
       }
     } finally {
+      logAnswers.close();
       clearTimeout(watchdog);
     }
   }

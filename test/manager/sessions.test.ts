@@ -2,10 +2,10 @@ import fc from 'fast-check';
 import { type Test, test } from 'tap';
 import type { SessionMessage, TaskState } from '../../src/manager/session-protocol.ts';
 import { FakeAgent, joinRequest } from '../support/manager-agent.ts';
-import { ManagerLab, serviceSpec, settle } from '../support/manager-lab.ts';
+import { type LabOptions, ManagerLab, serviceSpec, settle } from '../support/manager-lab.ts';
 
-async function startLab(t: Test): Promise<ManagerLab> {
-  const lab = await ManagerLab.start();
+async function startLab(t: Test, options?: LabOptions): Promise<ManagerLab> {
+  const lab = await ManagerLab.start(options);
   t.teardown(() => lab.stop());
   return lab;
 }
@@ -13,7 +13,10 @@ async function startLab(t: Test): Promise<ManagerLab> {
 test('a token gives its role, and any other is refused', async (t) => {
   const lab = await startLab(t);
   const { worker, manager } = lab.manager.joinTokens();
-  t.match(await joinRequest(lab, { token: worker }), { status: 200, body: { role: 'worker' } });
+  t.match(await joinRequest(lab, { token: worker }), {
+    status: 200,
+    body: { role: 'worker', dataPathPort: 4789 },
+  });
   t.match(await joinRequest(lab, { token: manager }), { status: 200, body: { role: 'manager' } });
   const other = await ManagerLab.start({ seed: 2 });
   t.teardown(() => other.stop());
@@ -31,13 +34,26 @@ test('a token gives its role, and any other is refused', async (t) => {
   t.equal((await lab.get('/nodes')).body.length, 2);
 });
 
+test('a second manager is refused, and nothing of it stays', async (t) => {
+  const lab = await startLab(t, { cluster: { dataPathPort: 4790 } });
+  await FakeAgent.join(lab, 'alpha', 'manager');
+  const before = (await lab.store.list('')).revision;
+  const { manager, worker } = lab.manager.joinTokens();
+  t.match(await joinRequest(lab, { token: manager }), {
+    status: 400,
+    body: { message: /has one already, alpha,.*Join as a worker: "weft join-token worker"/ },
+  });
+  t.equal((await lab.store.list('')).revision, before);
+  t.equal((await lab.get('/nodes')).body.length, 1);
+  t.match(await joinRequest(lab, { token: worker }), { status: 200, body: { dataPathPort: 4790 } });
+});
+
 test('join requests are checked field by field', async (t) => {
   const lab = await startLab(t);
   const token = lab.manager.joinTokens().worker;
   for (const [fields, message] of [
     [{ advertiseAddress: 'example' }, /advertiseAddress.*"example"/],
     [{ advertiseAddress: 7 }, /advertiseAddress: expected a string; 7 was given/],
-    [{ dataPathPort: 0 }, /dataPathPort/],
     [{ gossipPort: 70_000 }, /gossipPort/],
     [{ availability: 'no' }, /availability/],
     [{ description: {} }, /description\.hostname/],

@@ -196,7 +196,6 @@ export async function joinRequest(
         agentVersion: '0.1.0',
       },
       advertiseAddress: `192.0.2.${nextHost % 250}`,
-      dataPathPort: 4789,
       gossipPort: 7946,
       availability: 'active',
       ...rest,
