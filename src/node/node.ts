@@ -83,6 +83,8 @@ export class Node {
   /** Assignments are worked off one after the other. */
   #work: Promise<void> = Promise.resolve();
   readonly #portRetry: NodeJS.Timeout;
+  /** Whether the tasks of an earlier agent have been taken over. */
+  #isRestored = false;
   #closed = false;
   readonly #stopped = new AbortController();
 
@@ -145,6 +147,7 @@ export class Node {
         },
         allStatuses: () => this.#executor.statuses(),
         portConflicts: () => this.portConflicts,
+        taskLog: (taskId, logOptions) => this.taskLogs(taskId, logOptions),
       },
       identity.managers,
     );
@@ -255,14 +258,21 @@ export class Node {
     return `${this.#options.stateDir}/assignments.json`;
   }
 
+  /**
+   * Other nodes hear of this one when it has its endpoints again, and services are balanced from then
+   * on: a table without them would end the flows of tasks that never stopped.
+   */
   async #start(): Promise<void> {
     const { identity } = this.#options;
-    await this.#transport.start();
     this.#announce(VTEP_KEY, { address: identity.advertiseAddress, port: identity.dataPathPort });
     await this.#remembered.load();
     const known = (await readJsonFile(this.#assignmentsFile)) as AssignmentSet | undefined;
     if (known !== undefined) await this.#prepare(known);
     await this.#executor.restore();
+    this.#isRestored = true;
+    await this.#tables.sync();
+    await this.#transport.start();
+    this.#join();
     this.#session.start();
   }
 
@@ -303,7 +313,7 @@ export class Node {
     this.#remembered.remember(visible.filter(({ node }) => node !== nodeId));
     return {
       networks: this.#assignments?.networks ?? [],
-      services: this.#assignments?.services ?? [],
+      services: this.#isRestored ? (this.#assignments?.services ?? []) : [],
       endpoints: placedEndpoints(visible, nodeId, this.#membersIn(['suspect'])),
       vteps: vtepRecords(visible, nodeId),
     };
@@ -324,6 +334,7 @@ export class Node {
       .then(async () => {
         if (this.#closed) return;
         await this.#prepare(assignments);
+        this.#join();
         await writeJsonFile(this.#assignmentsFile, assignments);
         this.#executor.assign(assignments.tasks);
       })
@@ -333,18 +344,22 @@ export class Node {
   /** Makes networks, services and published ports as assigned, before tasks need them. */
   async #prepare(assignments: AssignmentSet): Promise<void> {
     this.#assignments = assignments;
+    await this.#tables.sync();
+    await this.#openHostPort(assignments);
+    await this.#hostPort?.publish(assignments.services);
+  }
+
+  /** Looks for the other nodes where the managers say. */
+  #join(): void {
     const { identity } = this.#options;
     const own = `${identity.advertiseAddress}:${identity.gossipPort}`;
-    const seeds = assignments.gossipSeeds.filter((seed) => seed !== own);
+    const seeds = (this.#assignments?.gossipSeeds ?? []).filter((seed) => seed !== own);
     this.#transport.join(
       seeds.map((seed) => {
         const { host, port } = splitHostPort(seed, identity.gossipPort);
         return { address: host, port };
       }),
     );
-    await this.#tables.sync();
-    await this.#openHostPort(assignments);
-    await this.#hostPort?.publish(assignments.services);
   }
 
   async #openHostPort({ networks, ingressAddress }: AssignmentSet): Promise<void> {

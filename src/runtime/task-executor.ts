@@ -45,7 +45,8 @@ export class TaskExecutor {
 
   /**
    * Takes over the tasks of an earlier agent. Call it first and once; it needs no manager. What is
-   * left of tasks that nobody remembers is killed and removed.
+   * left of tasks that nobody remembers is killed and removed. Resolves when every task that runs is
+   * on its networks again.
    */
   async restore(): Promise<void> {
     const records = await this.#deps.store.list();
@@ -59,6 +60,7 @@ export class TaskExecutor {
       }
     }
     for (const record of records) this.#add(record, adopted.get(record.assignment.id));
+    await Promise.all([...this.#workers.values()].map((worker) => worker.resumed));
   }
 
   /**

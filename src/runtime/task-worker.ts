@@ -35,6 +35,8 @@ export interface TaskWorkerDeps {
 export class TaskWorker {
   /** Resolves when all of the task is removed; never if the worker is closed before. */
   readonly removed: Promise<void>;
+  /** Resolves when what an earlier agent left of the task is taken over, or given up. */
+  readonly resumed: Promise<void>;
   readonly #deps: TaskWorkerDeps;
   readonly #log: Log;
   #record: TaskRecord;
@@ -48,8 +50,9 @@ export class TaskWorker {
     this.#deps = deps;
     this.#log = deps.log.child({ taskId: record.assignment.id });
     this.#record = record;
+    this.resumed = this.#begin(adopted);
     this.removed = new Promise((resolve, reject) => {
-      this.#drive(adopted).then((isRemoved) => {
+      this.#drive().then((isRemoved) => {
         this.#isRemoved = isRemoved;
         if (isRemoved) resolve();
       }, reject);
@@ -87,9 +90,13 @@ export class TaskWorker {
     this.#wake();
   }
 
-  async #drive(adopted: AdoptedTask | undefined): Promise<boolean> {
+  async #begin(adopted: AdoptedTask | undefined): Promise<void> {
     await this.#save();
     if (adopted !== undefined || this.status.state !== 'assigned') await this.#resume(adopted);
+  }
+
+  async #drive(): Promise<boolean> {
+    await this.resumed;
     while (!this.#isClosed) {
       const changed = new Promise<void>((resolve) => {
         this.#wake = resolve;
