@@ -121,9 +121,7 @@ export class Switch {
     const verdict = this.#verdict;
     mesh.fromLocal(packet, view, port.scope, needsChecksum, nowMs, verdict);
     if (verdict.kind === 'pass') return this.#switchFromPort(port);
-    if (verdict.kind === 'viaVtep') {
-      return this.#toVtep(port.scope, verdict.vtep, verdict.vtepPort, GATEWAY_MAC, GATEWAY_MAC);
-    }
+    if (verdict.kind === 'viaVtep') return this.#viaVtep(port.scope);
     return this.#balanced(port.scope);
   }
 
@@ -163,15 +161,15 @@ export class Switch {
       const endpoint = network.byMac(packet.destinationMac);
       return endpoint === undefined
         ? this.#drop(UNKNOWN_DESTINATION)
-        : this.#toEndpoint(network.vni, endpoint, packet.destinationMac, packet.sourceMac);
+        : this.#toEndpoint(network.vni, endpoint, false);
     }
     if (packet.destination === network.gateway) {
       const isEcho = packet.protocol === PROTO_ICMP && packet.icmpType === ICMP_ECHO_REQUEST;
       return isEcho && !packet.isFragment ? this.#echo() : this.#drop(NO_ROUTE);
     }
-    const endpoint = network.byAddress(packet.destination);
+    const endpoint = network.byAddress(packet.destination | 0);
     if (endpoint === undefined) return this.#drop(NO_ROUTE);
-    return this.#toEndpoint(network.vni, endpoint, endpoint.mac, GATEWAY_MAC);
+    return this.#toEndpoint(network.vni, endpoint, true);
   }
 
   /** Carries out a verdict other than `pass` and `viaVtep`. `scope` is where the packet came from. */
@@ -190,15 +188,15 @@ export class Switch {
     }
     if (verdict.outScope === HOST_SCOPE) {
       if (this.hostPort === undefined) return this.#drop(NO_ROUTE);
-      this.#setMacs(this.hostPort.mac, GATEWAY_MAC);
+      writeMac(this.#deps.view, packet.start, this.hostPort.mac);
+      this.#setGatewayAsSource();
       return this.#toPort(this.hostPort);
     }
     const network = this.networks.get(verdict.outScope);
-    const endpoint = network?.byAddress(packet.destination);
+    const endpoint = network?.byAddress(packet.destination | 0);
     if (endpoint === undefined) return this.#drop(NO_BACKEND);
     // Between scopes the packet is routed: the receiver learns from the MAC that its client is outside.
-    const sourceMac = scope === verdict.outScope ? packet.sourceMac : GATEWAY_MAC;
-    return this.#toEndpoint(verdict.outScope, endpoint, endpoint.mac, sourceMac);
+    return this.#toEndpoint(verdict.outScope, endpoint, scope !== verdict.outScope);
   }
 
   /** What came from the underlay never goes back to it. */
@@ -250,28 +248,32 @@ export class Switch {
     return bytes === 0 ? this.#drop(NO_BACKEND) : this.#back('reset', scratch, bytes);
   }
 
-  #toEndpoint(
-    vni: number,
-    endpoint: Endpoint<Port>,
-    destinationMac: Mac,
-    sourceMac: Mac,
-  ): Decision {
-    if (endpoint.port === undefined) {
-      return this.#toVtep(vni, endpoint.vtep, endpoint.vtepPort, destinationMac, sourceMac);
+  /**
+   * Hands the packet to `endpoint`. MACs are not passed from method to method: as arguments, numbers of
+   * 48 bits would be allocated.
+   *
+   * @param routed - Whether the gateway becomes the sender; otherwise who sent it stays so.
+   */
+  #toEndpoint(vni: number, endpoint: Endpoint<Port>, routed: boolean): Decision {
+    const { packet, decision } = this;
+    if (packet.destinationMac !== endpoint.mac) {
+      writeMac(this.#deps.view, packet.start, endpoint.mac);
     }
-    this.#setMacs(destinationMac, sourceMac);
-    return this.#toPort(endpoint.port);
+    if (routed) this.#setGatewayAsSource();
+    if (endpoint.port !== undefined) return this.#toPort(endpoint.port);
+    decision.action = 'vtep';
+    decision.vni = vni;
+    decision.vtep = endpoint.vtep;
+    decision.vtepPort = endpoint.vtepPort;
+    return decision;
   }
 
-  #toVtep(
-    vni: number,
-    vtep: Ipv4,
-    vtepPort: number,
-    destinationMac: Mac,
-    sourceMac: Mac,
-  ): Decision {
-    this.#setMacs(destinationMac, sourceMac);
-    const { decision } = this;
+  /** Sends a reply back to the node that its client talks to, as a packet from gateway to gateway. */
+  #viaVtep(vni: number): Decision {
+    const { packet, decision } = this;
+    const { vtep, vtepPort } = this.#verdict;
+    writeMac(this.#deps.view, packet.start, GATEWAY_MAC);
+    this.#setGatewayAsSource();
     decision.action = 'vtep';
     decision.vni = vni;
     decision.vtep = vtep;
@@ -279,12 +281,11 @@ export class Switch {
     return decision;
   }
 
-  #setMacs(destination: Mac, source: Mac): void {
+  #setGatewayAsSource(): void {
     const { packet } = this;
-    if (packet.destinationMac !== destination) {
-      writeMac(this.#deps.view, packet.start, destination);
+    if (packet.sourceMac !== GATEWAY_MAC) {
+      writeMac(this.#deps.view, packet.start + 6, GATEWAY_MAC);
     }
-    if (packet.sourceMac !== source) writeMac(this.#deps.view, packet.start + 6, source);
   }
 
   #toPort(port: Port): Decision {

@@ -53,7 +53,10 @@ export class Network<Port> {
     return this.#byAddress.values();
   }
 
-  /** The endpoint at `address`, wherever it is. Allocates nothing. */
+  /**
+   * The endpoint at `address`, wherever it is. Allocates nothing if the caller passes `address | 0`,
+   * which is the same address here: a number above 2^31 may be allocated to be passed.
+   */
   byAddress(address: Ipv4): Endpoint<Port> | undefined {
     return this.#byAddress.get(address | 0);
   }

@@ -1,0 +1,136 @@
+import fc from 'fast-check';
+import { test } from 'tap';
+import { parseIpv4, parseMac } from '../../src/core/address.ts';
+import type { Json } from '../../src/core/store.ts';
+import {
+  endpointKey,
+  readEndpointRecord,
+  readVtepRecord,
+  VTEP_KEY,
+} from '../../src/node/endpoint-record.ts';
+import { placedEndpoints, type VisibleEntry, vtepRecords } from '../../src/node/gossip-view.ts';
+
+const TASK = {
+  networkId: 'blue',
+  address: '10.0.1.5',
+  mac: '02:42:0a:00:01:05',
+  serviceId: 'web',
+  taskId: 't1',
+  state: 'active',
+  primary: true,
+};
+const KEY = endpointKey('blue', '10.0.1.5');
+
+function vtep(node: string, address: string, port = 4789): VisibleEntry {
+  return { node, key: VTEP_KEY, value: { address, port } };
+}
+
+function task(node: string, changes: Readonly<Record<string, Json>> = {}): VisibleEntry {
+  return { node, key: KEY, value: { ...TASK, ...changes } };
+}
+
+test('vtepRecords() gives the other nodes in the order they are known', (t) => {
+  const entries = [vtep('b', '192.0.2.2'), vtep('self', '192.0.2.1'), vtep('c', '192.0.2.3', 4790)];
+  t.same(vtepRecords(entries, 'self'), [
+    { address: parseIpv4('192.0.2.2'), port: 4789 },
+    { address: parseIpv4('192.0.2.3'), port: 4790 },
+  ]);
+  t.end();
+});
+
+const RECORD = { ...TASK, address: parseIpv4('10.0.1.5'), mac: parseMac('02:42:0a:00:01:05') };
+const VTEP_B = { address: parseIpv4('192.0.2.2'), port: 4789 };
+const NOBODY: ReadonlySet<string> = new Set();
+
+for (const [name, entries, suspects, expected] of [
+  [
+    'an own task is at no VTEP',
+    [task('self'), vtep('self', '192.0.2.1')],
+    NOBODY,
+    [{ record: RECORD }],
+  ],
+  [
+    'another node’s task is behind its VTEP, told before or after it',
+    [task('b'), vtep('b', '192.0.2.2')],
+    NOBODY,
+    [{ record: RECORD, vtep: VTEP_B, suspect: false }],
+  ],
+  [
+    'a node that does not answer is a suspect',
+    [vtep('b', '192.0.2.2'), task('b')],
+    new Set(['b']),
+    [{ record: RECORD, vtep: VTEP_B, suspect: true }],
+  ],
+  [
+    'this node never suspects itself',
+    [task('self'), vtep('self', '192.0.2.1')],
+    new Set(['self']),
+    [{ record: RECORD }],
+  ],
+  [
+    'a task of a node without VTEP cannot be reached',
+    [task('c'), vtep('b', '192.0.2.2')],
+    NOBODY,
+    [],
+  ],
+  ['what cannot be read is skipped', [vtep('b', '192.0.2.2'), task('b', { mac: 'x' })], NOBODY, []],
+] as const) {
+  test(`placedEndpoints(): ${name}`, (t) => {
+    t.strictSame(placedEndpoints(entries, 'self', suspects), expected);
+    t.end();
+  });
+}
+
+test('announcements that are none are refused whole', (t) => {
+  for (const value of [
+    null,
+    7,
+    [],
+    {},
+    { address: '192.0.2.2' },
+    { address: '192.0.2.256', port: 4789 },
+    { address: '192.0.2.2', port: 0 },
+    { address: '192.0.2.2', port: 65_536 },
+    { address: '192.0.2.2', port: 1.5 },
+    { address: '192.0.2.2', port: '4789' },
+  ]) {
+    t.equal(readVtepRecord(value), undefined, `VTEP ${JSON.stringify(value)}`);
+  }
+  for (const [field, value] of [
+    ['address', '10.0.1'],
+    ['address', 5],
+    ['mac', '02:42:0a:00:01'],
+    ['state', 'dead'],
+    ['primary', 'yes'],
+    ['taskId', null],
+    ['networkId', 1],
+  ] as const) {
+    t.equal(readEndpointRecord({ ...TASK, [field]: value }), undefined, `${field} ${value}`);
+  }
+  t.end();
+});
+
+test('no JSON from the network makes the view throw', (t) => {
+  // Half of the values are near misses: a good record with one field replaced.
+  const nearMiss = fc
+    .tuple(fc.constantFrom(...Object.keys(TASK), 'port'), fc.jsonValue())
+    .map(([field, value]) => ({ ...TASK, port: 4789, [field]: value }));
+  const entry = fc.record({
+    node: fc.constantFrom('self', 'b', 'c'),
+    key: fc.constantFrom(VTEP_KEY, KEY, ''),
+    value: fc.oneof(fc.jsonValue(), nearMiss) as fc.Arbitrary<Json>,
+  });
+  fc.assert(
+    fc.property(fc.array(entry, { maxLength: 8 }), (entries) => {
+      const placed = placedEndpoints(entries, 'self', new Set(['b']));
+      const vteps = vtepRecords(entries, 'self');
+      return (
+        placed.length <= entries.length &&
+        placed.every(({ record }) => Number.isInteger(record.address + record.mac)) &&
+        vteps.every(({ address, port }) => Number.isInteger(address) && port > 0)
+      );
+    }),
+    { numRuns: 500 },
+  );
+  t.end();
+});
