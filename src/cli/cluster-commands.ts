@@ -124,9 +124,7 @@ async function initCluster(cli: Cli, options: InitOptions): Promise<void> {
   const join = await joinCommand(cli, 'worker');
   cli.terminal.write(
     `Cluster initialised: current node (${nodeId}) is now a manager.\n\n` +
-      `To add a worker to this cluster, run the following command:\n\n    ${join}\n\n` +
-      "To add a manager to this cluster, run 'weft join-token manager' " +
-      'and follow the instructions.\n',
+      `To add a worker to this cluster, run the following command:\n\n    ${join}\n`,
   );
 }
 

@@ -119,7 +119,8 @@ export class HostPort {
 
   /** Lets go of the device; rules and routes stay for the next agent. */
   async close(): Promise<void> {
-    await this.#deps.dataPlane.apply([{ kind: 'removePort', id: this.#portId }]);
+    // A packet thread that has died serves no port; all else is closed just the same.
+    await this.#deps.dataPlane.apply([{ kind: 'removePort', id: this.#portId }]).catch(() => {});
     closeTap(this.#fd);
   }
 

@@ -103,8 +103,8 @@ function addTableMetrics(metrics: Metrics, node: () => Node | undefined): void {
     read: () => {
       const current = node();
       const names = new Map(current?.assignments?.services.map(({ id, name }) => [id, name]) ?? []);
-      const backends = current?.endpoints() ?? [];
-      return countBy(backends, ({ serviceId, state }) => ({
+      const backends = current?.peers.view().endpoints ?? [];
+      return countBy(backends, ({ record: { serviceId, state } }) => ({
         service: names.get(serviceId) ?? serviceId,
         state,
       }));
@@ -118,14 +118,14 @@ function addGossipMetrics(metrics: Metrics, node: () => Node | undefined): void 
     kind: 'gauge',
     help: 'Members of the cluster as this node sees them, by state.',
     labels: ['state'],
-    read: () => countBy(node()?.gossip.members() ?? [], ({ state }) => ({ state })),
+    read: () => countBy(node()?.peers.members() ?? [], ({ state }) => ({ state })),
   });
   metrics.add({
     name: 'weft_gossip_faults_total',
     kind: 'counter',
     help: 'Gossip messages that were dropped and streams that failed, by reason.',
     labels: ['reason'],
-    read: () => byName(node()?.gossipCounters() ?? {}, 'reason'),
+    read: () => byName(node()?.peers.faults() ?? {}, 'reason'),
   });
   metrics.add({
     name: 'weft_gossip_health_score',
@@ -134,7 +134,7 @@ function addGossipMetrics(metrics: Metrics, node: () => Node | undefined): void 
     labels: [],
     read: () => {
       const current = node();
-      return current === undefined ? [] : [{ labels: {}, value: current.gossip.localHealth }];
+      return current === undefined ? [] : [{ labels: {}, value: current.peers.healthScore }];
     },
   });
 }

@@ -1,14 +1,8 @@
 import { formatIpv4, parseIpv4 } from '../core/address.ts';
 import type { Clock, Log, Random } from '../core/capabilities.ts';
-import type { Json } from '../core/store.ts';
 import { DataPlane } from '../dataplane/data-plane.ts';
-import type { GossipEvent } from '../gossip/effects.ts';
-import { Gossip } from '../gossip/gossip.ts';
-import type { MemberState } from '../gossip/member.ts';
-import { GossipTransport } from '../io/gossip-transport.ts';
 import { readJsonFile, removeFile, writeJsonFile } from '../io/json-file.ts';
 import { TapOpener } from '../io/linux/tap-opener.ts';
-import { splitHostPort } from '../io/manager-client.ts';
 import type {
   AssignmentSet,
   NodeDescription,
@@ -21,12 +15,10 @@ import { TaskStore } from '../runtime/task-store.ts';
 import { VXLAN_OVERHEAD_IPV4_BYTES } from '../vxlan/header.ts';
 import { Attachments } from './attachments.ts';
 import type { TableSources } from './desired-tables.ts';
-import { type EndpointRecord, VTEP_KEY } from './endpoint-record.ts';
-import { placedEndpoints, vtepRecords } from './gossip-view.ts';
 import { HostPort, type PortConflict } from './host-port.ts';
 import type { Identity } from './identity.ts';
+import { Peers } from './peers.ts';
 import { waitUntilListening } from './readiness.ts';
-import { RememberedEndpoints } from './remembered-endpoints.ts';
 import { Session } from './session.ts';
 import { TableSync } from './table-sync.ts';
 
@@ -67,15 +59,13 @@ export class Node {
   readonly dataPlane: DataPlane;
   readonly #deps: NodeDeps;
   readonly #options: NodeOptions;
-  readonly #gossip: Gossip;
-  readonly #transport: GossipTransport;
+  readonly #peers: Peers;
   readonly #opener = new TapOpener();
   readonly #runtime: ProcessRuntime;
   readonly #executor: TaskExecutor;
   readonly #attachments: Attachments;
   readonly #session: Session;
   readonly #tables: TableSync;
-  readonly #remembered: RememberedEndpoints;
   #hostPort: HostPort | undefined;
   #assignments: AssignmentSet | undefined;
   #manager: string | undefined;
@@ -94,30 +84,24 @@ export class Node {
     this.#deps = deps;
     this.#options = options;
     this.dataPlane = dataPlane;
-    this.#gossip = new Gossip(
-      { random },
-      {
-        name: identity.nodeId,
-        address: identity.advertiseAddress,
-        port: identity.gossipPort,
-        generation: identity.generation,
-      },
-      clock.nowMs(),
-    );
-    this.#transport = new GossipTransport(
-      { clock, log, gossip: this.#gossip },
-      { onEvent: (event) => this.#gossipSaid(event) },
-    );
-    this.#remembered = new RememberedEndpoints(`${options.runDir}/endpoints.json`, () =>
-      this.#syncTables(),
-    );
     this.#tables = new TableSync(dataPlane, log, () => this.#sources());
+    this.#peers = new Peers(
+      {
+        clock,
+        random,
+        log,
+        onChanged: () => this.#syncTables(),
+        onFailed: deps.onPeerFailed,
+      },
+      identity,
+      `${options.runDir}/endpoints.json`,
+    );
     this.#attachments = new Attachments(
       {
         dataPlane,
         opener: this.#opener,
         network: (id) => this.#assignments?.networks.find((network) => network.id === id),
-        announce: (key, value) => this.#announce(key, value),
+        announce: (key, value) => this.#peers.announce(key, value),
         nextPortId: () => this.#nextPortId++,
         isRunning: (taskId) => this.#isRunning(taskId),
       },
@@ -198,17 +182,12 @@ export class Node {
     return this.#hostPort?.conflicts ?? [];
   }
 
-  get gossip(): Gossip {
-    return this.#gossip;
+  get peers(): Peers {
+    return this.#peers;
   }
 
   get tasks(): TaskExecutor {
     return this.#executor;
-  }
-
-  /** Endpoints of all live nodes, this one included. */
-  endpoints(): EndpointRecord[] {
-    return this.#sources().endpoints.map(({ record }) => record);
   }
 
   /** What a task wrote; undefined if this node does not know the task. */
@@ -217,23 +196,17 @@ export class Node {
     return isKnown ? this.#executor.logs(taskId, options) : undefined;
   }
 
-  /** Drops of the gossip sockets, by reason. */
-  gossipCounters(): Record<string, number> {
-    return this.#transport.counters();
-  }
-
   /** Stops all tasks and takes this host out of the cluster's data plane. */
   async leave(): Promise<void> {
     await this.#session.close();
     await this.#executor.removeAll();
     await this.#work;
-    await this.#transport.leave();
+    await this.#peers.leave();
     await this.#hostPort?.remove();
     this.#hostPort = undefined;
     await removeFile(this.#assignmentsFile);
     await this.close();
     await removeFile(`${this.#options.runDir}/flows`);
-    await removeFile(`${this.#options.runDir}/endpoints.json`);
   }
 
   /** Lets go of everything: tasks keep running, with their interfaces, for the next agent. */
@@ -246,8 +219,7 @@ export class Node {
     await this.#work;
     this.#executor.close();
     await this.#runtime.close();
-    await this.#transport.close();
-    await this.#remembered.close();
+    await this.#peers.close();
     await this.#hostPort?.close();
     await this.dataPlane.close();
     this.#attachments.close();
@@ -263,16 +235,14 @@ export class Node {
    * on: a table without them would end the flows of tasks that never stopped.
    */
   async #start(): Promise<void> {
-    const { identity } = this.#options;
-    this.#announce(VTEP_KEY, { address: identity.advertiseAddress, port: identity.dataPathPort });
-    await this.#remembered.load();
+    await this.#peers.recall();
     const known = (await readJsonFile(this.#assignmentsFile)) as AssignmentSet | undefined;
     if (known !== undefined) await this.#prepare(known);
     await this.#executor.restore();
     this.#isRestored = true;
     await this.#tables.sync();
-    await this.#transport.start();
-    this.#join();
+    await this.#peers.start();
+    this.#peers.join(known?.gossipSeeds ?? []);
     this.#session.start();
   }
 
@@ -282,46 +252,17 @@ export class Node {
       .some((status) => status.taskId === taskId && status.state === 'running');
   }
 
-  #announce(key: string, value: Json | undefined): void {
-    if (this.#closed) return;
-    if (value === undefined) this.#gossip.table.deleteLocal(key);
-    else this.#gossip.table.setLocal(key, value);
-    this.#syncTables();
-  }
-
-  #gossipSaid(event: GossipEvent): void {
-    if (event.kind === 'member') {
-      const { name, address } = event.member;
-      this.#deps.log.info({ node: name, address, change: event.change }, 'member changed');
-      if (event.change === 'failed') this.#deps.onPeerFailed(name);
-    } else if (event.kind === 'conflict') {
-      const { member, claimed } = event;
-      this.#deps.log.error({ node: member.name, claimed }, 'two nodes have the same name');
-    }
-    this.#syncTables();
-  }
-
   #syncTables(): void {
     if (this.#closed) return;
     this.#tables.sync().catch((error: unknown) => this.#failed(error, 'tables'));
   }
 
   #sources(): TableSources {
-    const { nodeId } = this.#options.identity;
-    const told = [...this.#gossip.table.visible()];
-    const visible = this.#remembered.complete(told, this.#membersIn(['dead', 'left']));
-    this.#remembered.remember(visible.filter(({ node }) => node !== nodeId));
     return {
       networks: this.#assignments?.networks ?? [],
       services: this.#isRestored ? (this.#assignments?.services ?? []) : [],
-      endpoints: placedEndpoints(visible, nodeId, this.#membersIn(['suspect'])),
-      vteps: vtepRecords(visible, nodeId),
+      ...this.#peers.view(),
     };
-  }
-
-  #membersIn(states: readonly MemberState[]): ReadonlySet<string> {
-    const members = this.#gossip.members().filter(({ state }) => states.includes(state));
-    return new Set(members.map(({ name }) => name));
   }
 
   #connected(manager: string | undefined): void {
@@ -334,7 +275,7 @@ export class Node {
       .then(async () => {
         if (this.#closed) return;
         await this.#prepare(assignments);
-        this.#join();
+        this.#peers.join(assignments.gossipSeeds);
         await writeJsonFile(this.#assignmentsFile, assignments);
         this.#executor.assign(assignments.tasks);
       })
@@ -345,21 +286,12 @@ export class Node {
   async #prepare(assignments: AssignmentSet): Promise<void> {
     this.#assignments = assignments;
     await this.#tables.sync();
-    await this.#openHostPort(assignments);
-    await this.#hostPort?.publish(assignments.services);
-  }
-
-  /** Looks for the other nodes where the managers say. */
-  #join(): void {
-    const { identity } = this.#options;
-    const own = `${identity.advertiseAddress}:${identity.gossipPort}`;
-    const seeds = (this.#assignments?.gossipSeeds ?? []).filter((seed) => seed !== own);
-    this.#transport.join(
-      seeds.map((seed) => {
-        const { host, port } = splitHostPort(seed, identity.gossipPort);
-        return { address: host, port };
-      }),
-    );
+    try {
+      await this.#openHostPort(assignments);
+      await this.#hostPort?.publish(assignments.services);
+    } catch (error) {
+      this.#failed(error, 'published ports'); // tasks and their networks do not depend on them
+    }
   }
 
   async #openHostPort({ networks, ingressAddress }: AssignmentSet): Promise<void> {

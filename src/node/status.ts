@@ -45,7 +45,7 @@ export async function nodeStatus(
       drops: Object.fromEntries(drops),
     },
     gossip: {
-      members: node.gossip.members().map(({ name, address, state }) => ({ name, address, state })),
+      members: node.peers.members().map(({ name, address, state }) => ({ name, address, state })),
     },
     tasks: node.tasks.statuses().map(({ taskId, state, message, error, pid }) => ({
       id: taskId,

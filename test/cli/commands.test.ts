@@ -121,8 +121,6 @@ test('`init` sends what was given only, and shows how others join', async (t) =>
       'To add a worker to this cluster, run the following command:',
       '',
       '    weft join --token SWMTKN-1-w 192.0.2.1:2377',
-      '',
-      "To add a manager to this cluster, run 'weft join-token manager' and follow the instructions.",
     ),
   );
   agent.requests.length = 0;
