@@ -54,7 +54,9 @@ export class Peers {
       { onEvent: (event) => this.#hear(event) },
     );
     this.#remembered = new RememberedEndpoints(memoryFile, () => deps.onChanged());
-    this.announce(VTEP_KEY, { address: identity.advertiseAddress, port: identity.dataPathPort });
+    // Not announced as a change: who made this object cannot be told of it yet.
+    const vtep = { address: identity.advertiseAddress, port: identity.dataPathPort };
+    this.#gossip.table.setLocal(VTEP_KEY, vtep);
   }
 
   /** Recalls what the last agent of this host knew; gossip itself is silent until {@link start}. */
