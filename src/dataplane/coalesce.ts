@@ -65,7 +65,8 @@ export class Coalescer {
     const { view } = this.#arena;
     const ip = datagram + VXLAN_HEADER_BYTES + ETHERNET_HEADER_BYTES;
     const tcp = ip + IPV4_HEADER_BYTES_MIN;
-    let sequence = (view.getUint32(tcp + 4) + this.gsoBytes) >>> 0;
+    // Signed: V8 keeps 32 bits without a heap object that way.
+    let sequence = (view.getInt32(tcp + 4) + this.gsoBytes) | 0;
     let flags = view.getUint8(tcp + 13);
     let next = datagram + stride;
     let last = this.gsoBytes;
@@ -75,7 +76,7 @@ export class Coalescer {
       const source = next + VXLAN_HEADER_BYTES + this.headerBytes;
       this.#arena.setIovec(this.iovecs + this.segments * IOVEC_BYTES, source, payload);
       flags = view.getUint8(next + (tcp - datagram) + 13);
-      sequence = (sequence + payload) >>> 0;
+      sequence = (sequence + payload) | 0;
       this.payloadBytes += payload;
       this.segments += 1;
       next += stride;
@@ -103,7 +104,10 @@ export class Coalescer {
     return this.#isSound(ip, tcpHeaderBytes + this.gsoBytes);
   }
 
-  /** @returns the payload bytes of the datagram at `next` if it continues the run, else 0 */
+  /**
+   * @param sequence - TCP sequence number that is due, as a signed integer.
+   * @returns the payload bytes of the datagram at `next` if it continues the run, else 0
+   */
   #matches(first: number, next: number, length: number, sequence: number): number {
     const { view } = this.#arena;
     const payload = length - VXLAN_HEADER_BYTES - this.headerBytes;
@@ -115,7 +119,7 @@ export class Coalescer {
     const nextTcp = nextIp + IPV4_HEADER_BYTES_MIN;
     const total = this.headerBytes - ETHERNET_HEADER_BYTES + this.payloadBytes + payload;
     if (payload <= 0 || payload > this.gsoBytes || total > IP_BYTES_MAX) return 0;
-    if (this.segments >= SEGMENTS_MAX || view.getUint32(nextTcp + 4) !== sequence) return 0;
+    if (this.segments >= SEGMENTS_MAX || view.getInt32(nextTcp + 4) !== sequence) return 0;
     const same =
       view.getUint32(first) === view.getUint32(next) && // VXLAN flags
       view.getUint32(first + 4) === view.getUint32(next + 4) && // VNI

@@ -58,9 +58,10 @@ export class Egress {
    *
    * @param packet - Parsed from the arena; its frame may be a superframe as `offload` says.
    * @param vni - Network identifier to send under.
+   * @param vtep - As an unsigned or, which spares V8 a heap object per frame, a signed integer.
    */
   send(packet: Packet, offload: Offload, vni: number, vtep: Ipv4, vtepPort: number): void {
-    this.#vtep = vtep;
+    this.#vtep = vtep | 0;
     this.#vtepPort = vtepPort;
     this.#entropy = flowEntropy(packet);
     writeVxlanHeader(this.#arena.view, packet.start - VXLAN_HEADER_BYTES, vni);

@@ -61,7 +61,7 @@ export class Ingress {
     if (received < 0) return false;
     const stride = Math.max(1, receiver.segmentBytes);
     counters.add(RECEIVES, 1);
-    counters.add(DATAGRAMS_IN, Math.ceil(received / stride));
+    counters.add(DATAGRAMS_IN, Math.max(1, Math.ceil(received / stride))); // one may be empty
     counters.add(BYTES_IN, received);
     if (!this.#isKnown(receiver.source)) {
       counters.drop(UNKNOWN_VTEP);
@@ -69,7 +69,8 @@ export class Ingress {
     }
     const end = receiver.buffer + received;
     let at = receiver.buffer;
-    while (at < end) at += stride * this.#handle(at, stride, end, nowMs);
+    do at += stride * this.#handle(at, stride, end, nowMs);
+    while (at < end);
     return true;
   }
 
@@ -141,6 +142,6 @@ export class Ingress {
     ports.countAnswer(decision.answer);
     packet.start = decision.answerStart;
     packet.length = decision.answerBytes;
-    egress.send(packet, NOTHING_TO_OFFLOAD, vni, origin.vtep, origin.vtepPort);
+    egress.send(packet, NOTHING_TO_OFFLOAD, vni, origin.vtep | 0, origin.vtepPort);
   }
 }

@@ -169,7 +169,7 @@ export class PacketLoop {
         return;
       case 'vtep': {
         const { vni, vtep, vtepPort } = decision;
-        this.#egress.send(this.#switch.packet, offload, vni, vtep, vtepPort);
+        this.#egress.send(this.#switch.packet, offload, vni, vtep | 0, vtepPort);
         return;
       }
       case 'back':

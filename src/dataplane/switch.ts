@@ -147,7 +147,7 @@ export class Switch {
     mesh.fromVtep(packet, view, origin, needsChecksum, nowMs, verdict);
     if (verdict.kind !== 'pass') return this.#localOnly(this.#balanced(network.vni));
     if (packet.destinationMac === GATEWAY_MAC) return this.#drop(NO_FLOW);
-    const endpoint = network.byMac(packet.destinationMac);
+    const endpoint = network.byMacAt(view, start);
     if (endpoint?.port === undefined) return this.#drop(NOT_LOCAL);
     return this.#toPort(endpoint.port);
   }
@@ -158,7 +158,7 @@ export class Switch {
     const network = this.networks.get(port.scope);
     if (network === undefined) return this.#drop(NO_ROUTE);
     if (packet.destinationMac !== GATEWAY_MAC) {
-      const endpoint = network.byMac(packet.destinationMac);
+      const endpoint = network.byMacAt(this.#deps.view, packet.start);
       return endpoint === undefined
         ? this.#drop(UNKNOWN_DESTINATION)
         : this.#toEndpoint(network.vni, endpoint, false);

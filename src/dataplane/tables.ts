@@ -142,8 +142,7 @@ export class Tables {
 
   #setEndpoint({ vni, address, mac, vtep, vtepPort }: Command<'setEndpoint'>): void {
     const network = this.#network(vni);
-    const isOurs = network.byAddress(address)?.port ?? network.byMac(mac)?.port;
-    if (isOurs !== undefined) return;
+    if (network.rivals(address, mac).some(({ port }) => port !== undefined)) return;
     network.set(new Endpoint<Port>(address, mac, { vtep, vtepPort }));
   }
 

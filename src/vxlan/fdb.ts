@@ -61,17 +61,26 @@ export class Network<Port> {
     return this.#byAddress.get(address | 0);
   }
 
-  /** The endpoint with `mac`. Allocates nothing. */
-  byMac(mac: Mac): Endpoint<Port> | undefined {
-    const found = this.#byMac.get(macKey(mac));
-    return found !== undefined && found.mac === mac ? found : undefined;
+  /**
+   * The endpoint with the MAC that stands at `offset`. Allocates nothing: 48 bits are no small integer, so
+   * a MAC that is passed as a number may become a heap object per call.
+   */
+  byMacAt(view: DataView, offset: number): Endpoint<Port> | undefined {
+    const found = this.#byMac.get(view.getInt32(offset + 2));
+    if (found === undefined) return undefined;
+    const high = Math.floor(found.mac / 0x1_0000_0000);
+    return high === view.getUint16(offset) ? found : undefined;
+  }
+
+  /** What {@link Network.set} would remove to make room for an endpoint at `address` with `mac`. */
+  rivals(address: Ipv4, mac: Mac): Endpoint<Port>[] {
+    const rivals = [this.#byAddress.get(address | 0), this.#byMac.get(macKey(mac))];
+    return rivals.filter((endpoint) => endpoint !== undefined);
   }
 
   /** Adds `endpoint`, in place of what had its address or its MAC. */
   set(endpoint: Endpoint<Port>): void {
-    this.delete(endpoint.address);
-    const sameMac = this.#byMac.get(macKey(endpoint.mac));
-    if (sameMac !== undefined) this.delete(sameMac.address);
+    for (const { address } of this.rivals(endpoint.address, endpoint.mac)) this.delete(address);
     this.#byAddress.set(endpoint.address | 0, endpoint);
     this.#byMac.set(macKey(endpoint.mac), endpoint);
   }

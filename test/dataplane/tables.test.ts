@@ -1,0 +1,260 @@
+import { test } from 'tap';
+import { GATEWAY_MAC, macOfIpv4, parseCidr, parseIpv4, parseMac } from '../../src/core/address.ts';
+import { PROTO_TCP } from '../../src/core/packet.ts';
+import type { DataPlaneCommand } from '../../src/dataplane/commands.ts';
+import {
+  Counters,
+  DROP_REASONS,
+  dropIndex,
+  TRAFFIC_COUNTERS,
+  trafficIndex,
+} from '../../src/dataplane/counters.ts';
+import { Switch } from '../../src/dataplane/switch.ts';
+import { Tables } from '../../src/dataplane/tables.ts';
+import { flowTableBytes } from '../../src/routing-mesh/flow-table.ts';
+import { Mesh } from '../../src/routing-mesh/mesh.ts';
+import { ethernetFrame } from './frames.ts';
+import { NOW_MS } from './world.ts';
+
+const BLUE = 4096;
+const VTEP_B = parseIpv4('198.51.100.2');
+const VTEP_C = parseIpv4('198.51.100.3');
+
+function makeTables() {
+  const memory = new Uint8Array(flowTableBytes(64));
+  const mesh = new Mesh({ memory, capacity: 64, hashKey: new Uint8Array(8) });
+  const view = new DataView(new ArrayBuffer(2048));
+  const decide = new Switch({ view, mesh, scratch: 34 });
+  const vteps = new Map<number, number>();
+  const served: string[] = [];
+  const tables = new Tables(decide, mesh, vteps, {
+    added: ({ id }) => served.push(`+${id}`),
+    removed: ({ id }) => served.push(`-${id}`),
+  });
+  const apply = (...commands: DataPlaneCommand[]): void => {
+    for (const command of commands) tables.apply(command);
+  };
+  /** Where the address of the blue network is: a port's id, or a VTEP's last octet. */
+  const where = (address: string): string => {
+    const endpoint = decide.networks.get(BLUE)?.byAddress(parseIpv4(address));
+    if (endpoint === undefined) return 'nowhere';
+    return endpoint.port === undefined ? `vtep ${endpoint.vtep & 255}` : `port ${endpoint.port.id}`;
+  };
+  return { tables, apply, where, decide, mesh, view, vteps, served };
+}
+
+const NETWORK: DataPlaneCommand = {
+  kind: 'setNetwork',
+  vni: BLUE,
+  subnet: parseCidr('10.0.1.0/24'),
+  gateway: parseIpv4('10.0.1.1'),
+};
+
+function addPort(id: number, text: string, vni = BLUE): DataPlaneCommand {
+  const address = parseIpv4(text);
+  return { kind: 'addPort', id, fd: id + 100, vni, address, mac: macOfIpv4(address) };
+}
+
+function setEndpoint(text: string, vtep: number, mac?: string): DataPlaneCommand {
+  const address = parseIpv4(text);
+  return {
+    kind: 'setEndpoint',
+    vni: BLUE,
+    address,
+    mac: mac === undefined ? macOfIpv4(address) : parseMac(mac),
+    vtep,
+    vtepPort: 4789,
+  };
+}
+
+function removeEndpoint(text: string, vtep: number): DataPlaneCommand {
+  return { kind: 'removeEndpoint', vni: BLUE, address: parseIpv4(text), vtep };
+}
+
+for (const [name, commands, expected] of [
+  ['an endpoint of another node', [setEndpoint('10.0.1.5', VTEP_B)], 'vtep 2'],
+  ['one that moved', [setEndpoint('10.0.1.5', VTEP_B), setEndpoint('10.0.1.5', VTEP_C)], 'vtep 3'],
+  [
+    'one that is gone',
+    [setEndpoint('10.0.1.5', VTEP_B), removeEndpoint('10.0.1.5', VTEP_B)],
+    'nowhere',
+  ],
+  [
+    'one whose old place is gone',
+    [setEndpoint('10.0.1.5', VTEP_C), removeEndpoint('10.0.1.5', VTEP_B)],
+    'vtep 3',
+  ],
+  ['one of our own', [addPort(1, '10.0.1.5')], 'port 1'],
+  [
+    'our own, taken over from another node',
+    [setEndpoint('10.0.1.5', VTEP_B), addPort(1, '10.0.1.5')],
+    'port 1',
+  ],
+  [
+    'our own, claimed by another node',
+    [addPort(1, '10.0.1.5'), setEndpoint('10.0.1.5', VTEP_B)],
+    'port 1',
+  ],
+  [
+    'our own, whose MAC another node claims',
+    [addPort(1, '10.0.1.5'), setEndpoint('10.0.1.6', VTEP_B, '02:42:0a:00:01:05')],
+    'port 1',
+  ],
+  [
+    'our own, half of whose MAC another node claims',
+    [addPort(1, '10.0.1.5'), setEndpoint('10.0.1.6', VTEP_B, '06:42:0a:00:01:05')],
+    'port 1',
+  ],
+  [
+    'our own, removed as if it were another node’s',
+    [addPort(1, '10.0.1.5'), removeEndpoint('10.0.1.5', 0)],
+    'port 1',
+  ],
+  ['our own, gone', [addPort(1, '10.0.1.5'), { kind: 'removePort', id: 1 }], 'nowhere'],
+  [
+    'our own, gone and come again',
+    [addPort(1, '10.0.1.5'), { kind: 'removePort', id: 1 }, addPort(2, '10.0.1.5')],
+    'port 2',
+  ],
+  [
+    'our own, replaced before the old one went',
+    [addPort(1, '10.0.1.5'), addPort(2, '10.0.1.5'), { kind: 'removePort', id: 1 }],
+    'port 2',
+  ],
+  [
+    'one of a network that changed',
+    [setEndpoint('10.0.1.5', VTEP_B), { ...NETWORK, gateway: 7 }],
+    'vtep 2',
+  ],
+  [
+    'one of a network that came again',
+    [setEndpoint('10.0.1.5', VTEP_B), { kind: 'removeNetwork', vni: BLUE }, NETWORK],
+    'nowhere',
+  ],
+  [
+    'one whose network is gone',
+    [
+      setEndpoint('10.0.1.5', VTEP_B),
+      { kind: 'removeNetwork', vni: BLUE },
+      removeEndpoint('10.0.1.5', VTEP_B),
+    ],
+    'nowhere',
+  ],
+] as const satisfies readonly (readonly [string, readonly DataPlaneCommand[], string])[]) {
+  test(`tables: where an endpoint is: ${name}`, (t) => {
+    const { apply, where } = makeTables();
+    apply(NETWORK, ...commands);
+    t.equal(where('10.0.1.5'), expected);
+    t.end();
+  });
+}
+
+test('tables: a changed network answers at its new gateway', (t) => {
+  const { apply, decide, tables, view } = makeTables();
+  apply(NETWORK, addPort(1, '10.0.1.5'), { ...NETWORK, gateway: parseIpv4('10.0.1.254') });
+  const ping = { protocol: 1, from: '10.0.1.5', toMac: GATEWAY_MAC };
+  const port = tables.port(1);
+  for (const [to, action] of [
+    ['10.0.1.254', 'back'],
+    ['10.0.1.1', 'drop'],
+  ] as const) {
+    const frame = ethernetFrame({ ...ping, to });
+    new Uint8Array(view.buffer).set(frame, 98);
+    t.ok(port);
+    if (port === undefined) continue;
+    t.equal(decide.fromPort(port, 98, frame.length, false, NOW_MS).action, action, to);
+  }
+  t.end();
+});
+
+test('tables: ports are served from when they are added until they are removed', (t) => {
+  const { apply, tables, decide, served } = makeTables();
+  const hostMac = parseMac('02:42:0a:ff:00:02');
+  apply(NETWORK, addPort(1, '10.0.1.5'));
+  apply({ kind: 'addHostPort', id: 2, fd: 9, address: parseIpv4('10.255.0.2'), mac: hostMac });
+  t.match(tables.port(1), { id: 1, fd: 101, scope: BLUE, address: parseIpv4('10.0.1.5') });
+  t.match(decide.hostPort, { id: 2, fd: 9, scope: 0, mac: hostMac });
+  apply(
+    { kind: 'removePort', id: 2 },
+    { kind: 'removePort', id: 2 },
+    { kind: 'removePort', id: 1 },
+  );
+  t.same(served, ['+1', '+2', '-2', '-1'], 'a port that is gone may be removed again');
+  t.same([tables.port(1), tables.port(2), decide.hostPort], [undefined, undefined, undefined]);
+  t.end();
+});
+
+test('tables: commands about what does not exist are refused', (t) => {
+  const { apply, served } = makeTables();
+  t.throws(() => apply(addPort(1, '10.0.1.5')), /VNI 4096 has a network/);
+  t.throws(() => apply(setEndpoint('10.0.1.5', VTEP_B)), /VNI 4096 has a network/);
+  apply(NETWORK, addPort(1, '10.0.1.5'));
+  t.throws(() => apply(addPort(1, '10.0.1.6')), /port id 1 is used once/);
+  t.same(served, ['+1']);
+  t.end();
+});
+
+test('tables: VTEPs, services and gauges', (t) => {
+  const { apply, tables, mesh, vteps, decide, view } = makeTables();
+  const vip = parseIpv4('10.0.1.100');
+  const gateway = parseIpv4('10.0.1.1');
+  const backend = { id: 't1', address: parseIpv4('10.0.1.6'), scope: BLUE, weight: 1 };
+  const backends = [{ ...backend, state: 'active' as const }];
+  apply(
+    NETWORK,
+    { ...NETWORK, vni: 4097 },
+    addPort(1, '10.0.1.5'),
+    setEndpoint('10.0.1.6', VTEP_B),
+    { kind: 'setVtep', address: VTEP_B, port: 4789 },
+    { kind: 'setVtep', address: VTEP_C, port: 4789 },
+    { kind: 'setVtep', address: VTEP_C, port: 4790 },
+    { kind: 'setService', service: { scope: BLUE, vip, gateway, backends } },
+  );
+  t.same(
+    [...vteps],
+    [
+      [VTEP_B | 0, 4789],
+      [VTEP_C | 0, 4790],
+    ],
+  );
+  const frame = ethernetFrame({ from: '10.0.1.5:5000', to: '10.0.1.100:80', toMac: GATEWAY_MAC });
+  new Uint8Array(view.buffer).set(frame, 98);
+  const port = tables.port(1);
+  t.ok(port);
+  if (port !== undefined) decide.fromPort(port, 98, frame.length, false, NOW_MS);
+  t.equal(mesh.activeFlows(PROTO_TCP), 1);
+  t.strictSame(tables.status(), {
+    ports: 1,
+    networks: 2,
+    endpoints: 2,
+    vteps: 2,
+    services: [{ scope: BLUE, vip, backends: [{ ...backends[0], newFlows: 1 }] }],
+    flows: { tcp: 1, udp: 0, icmp: 0 },
+  });
+  apply(
+    { kind: 'removeVtep', address: VTEP_B },
+    { kind: 'removeService', scope: BLUE, vip },
+    { kind: 'removeNetwork', vni: 4097 },
+  );
+  t.match(tables.status(), { networks: 1, vteps: 1, services: [] });
+  t.notOk(mesh.isVip(BLUE, vip));
+  t.end();
+});
+
+test('counters: one place each, seen by both threads', (t) => {
+  const writer = new Counters();
+  const reader = new Counters(writer.shared);
+  for (const [index, name] of TRAFFIC_COUNTERS.entries()) writer.add(trafficIndex(name), index + 1);
+  for (const [index, name] of DROP_REASONS.entries()) {
+    for (let count = 0; count <= index; count++) writer.drop(dropIndex(name));
+  }
+  t.strictSame(
+    reader.traffic(),
+    Object.fromEntries(TRAFFIC_COUNTERS.map((name, at) => [name, at + 1])),
+  );
+  t.strictSame(reader.drops(), Object.fromEntries(DROP_REASONS.map((name, at) => [name, at + 1])));
+  writer.set(trafficIndex('flows-evicted'), 2 ** 40);
+  writer.add(trafficIndex('flows-evicted'), 3);
+  t.equal(reader.traffic()['flows-evicted'], 2 ** 40 + 3, 'beyond 32 bits');
+  t.end();
+});
