@@ -1,6 +1,7 @@
 // `node scripts/run.mjs TASK [ARGUMENT…]`: sets the checkout up as far as the task needs it, then runs
 // the task with the pinned Node. What `npm run` calls.
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -52,30 +53,42 @@ function check() {
 }
 
 /** Runs test files; the last line says how many assertions passed and failed. */
-function tests(files) {
+async function tests(files) {
   // System tests share the machine's two cores with agents and peers of their own: one at a time.
   const groups = [
     { jobs: 2, files: files.filter((file) => !isSystemTest(file)) },
     { jobs: 1, files: files.filter(isSystemTest) },
   ];
-  const results = groups.filter((group) => group.files.length > 0).map(runTap);
+  const results = [];
+  for (const group of groups) if (group.files.length > 0) results.push(await runTap(group));
   const sum = (field) => results.reduce((total, result) => total + result[field], 0);
   const status = results.find((result) => result.status !== 0)?.status ?? 0;
   console.log(`${sum('passed')} passed, ${sum('failed')} failed`);
   return status || (sum('passed') === 0 ? 1 : 0);
 }
 
-function runTap({ jobs, files }) {
+/** For people tap draws its progress; for a log it prints TAP, once. Both end in the same summary. */
+async function runTap({ jobs, files }) {
   const output = join(tmpdir(), `weft-tests-${process.pid}.tap`);
-  try {
-    const status = node(`${BIN}/tap`, `--jobs=${jobs}`, `--output-file=${output}`, ...files);
-    const summary = /^# \{ total: \d+(?:, pass: (\d+))?(?:, fail: (\d+))?/m;
-    const text = existsSync(output) ? readFileSync(output, 'utf8') : '';
-    const [, passed = '0', failed = '0'] = summary.exec(text) ?? [];
-    return { status, passed: Number(passed), failed: Number(failed) };
-  } finally {
-    rmSync(output, { force: true });
+  const isTerminal = process.stdout.isTTY;
+  const toFile = isTerminal ? [`--output-file=${output}`] : [];
+  const child = spawn(PINNED_NODE, [`${BIN}/tap`, `--jobs=${jobs}`, ...toFile, ...files], {
+    stdio: ['ignore', isTerminal ? 'inherit' : 'pipe', 'inherit'],
+    env: environment(),
+  });
+  let text = '';
+  child.stdout?.on('data', (chunk) => {
+    process.stdout.write(chunk);
+    text += chunk;
+  });
+  const [status] = await once(child, 'close');
+  if (isTerminal && existsSync(output)) {
+    text = readFileSync(output, 'utf8');
+    rmSync(output);
   }
+  const summary = /^# \{ total: \d+(?:, pass: (\d+))?(?:, fail: (\d+))?/m;
+  const [, passed = '0', failed = '0'] = summary.exec(text) ?? [];
+  return { status: status ?? 1, passed: Number(passed), failed: Number(failed) };
 }
 
 function testFiles(folder = 'test') {
@@ -100,7 +113,7 @@ if (task === undefined) {
 }
 try {
   installPackages();
-  process.exitCode = task(args);
+  process.exitCode = await task(args);
 } catch (error) {
   say(error.message);
   process.exitCode = 1;

@@ -23,6 +23,14 @@ export interface LabHost {
   readonly address: string;
 }
 
+/**
+ * What the lab's programs see of our environment: without the hooks by which tap follows the child
+ * processes of a test. An agent is to run here as it does anywhere.
+ */
+const ENVIRONMENT: NodeJS.ProcessEnv = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !/^(NODE_OPTIONS|_?TAP)/.test(name)),
+);
+
 const UNDERLAY_PREFIX = '172.30.0';
 
 /**
@@ -92,7 +100,11 @@ export class Lab {
     timeoutMs = 60_000,
   ): Promise<Output> {
     const [file, ...args] = inNamespace(netns, command);
-    return await run(file, args, { timeout: timeoutMs, maxBuffer: 64 * 1024 * 1024 });
+    return await run(file, args, {
+      timeout: timeoutMs,
+      maxBuffer: 64 * 1024 * 1024,
+      env: ENVIRONMENT,
+    });
   }
 
   /** Starts a command in a machine. It ends with the lab at the latest. */
@@ -107,7 +119,7 @@ export class Lab {
     const [file, ...args] = inNamespace(netns, command);
     const child = spawn(file, args, {
       stdio: options.stdio ?? 'pipe',
-      env: options.env ?? process.env,
+      env: options.env ?? ENVIRONMENT,
     });
     this.#children.add(child);
     child.once('exit', () => this.#children.delete(child));
