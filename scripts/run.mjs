@@ -15,8 +15,15 @@ import {
 } from './setup.mjs';
 
 const BIN = 'node_modules/.bin';
-/** Tests that make hosts of network namespaces or open kernel devices. */
+/** Tests of whole hosts. */
 const isSystemTest = (file) => file.startsWith('test/e2e/');
+/** Unit tests that make network namespaces or run tasks in them: `npm test` has them, `ok` does not. */
+const NEEDS_ROOT = [
+  'test/io/linux-network.test.ts',
+  'test/runtime/process-runtime.test.ts',
+  'test/runtime/task-executor.test.ts',
+];
+const isQuick = (file) => !isSystemTest(file) && !NEEDS_ROOT.includes(file);
 
 const TASKS = {
   demo: (args) => {
@@ -34,22 +41,34 @@ const TASKS = {
     return tests(args.length > 0 ? args : testFiles());
   },
   check: () => check(),
-  ok: () =>
-    check() ||
-    tests(
-      testFiles().filter((file) => !isSystemTest(file)),
-      'unit',
-    ),
+  ok: async () => (await check()) || (await tests(testFiles().filter(isQuick))),
   build: () => node(`${BIN}/tsc`, '-p', 'tsconfig.build.json'),
 };
 
-function check() {
-  return (
-    node(`${BIN}/tsc`, '--noEmit') ||
-    node(`${BIN}/biome`, 'check', '--error-on-warnings') ||
-    node('scripts/build-wasm.mjs', '--check') ||
-    node('test/layers.test.ts')
-  );
+/** Types, linter, generated code and layers, all at once; what they say is printed one by one. */
+async function check() {
+  const commands = [
+    [`${BIN}/tsc`, '--noEmit'],
+    [`${BIN}/biome`, 'check', '--error-on-warnings'],
+    ['scripts/build-wasm.mjs', '--check'],
+    ['test/layers.test.ts'],
+  ];
+  const results = await Promise.all(commands.map(capture));
+  const failed = results.filter(({ status }) => status !== 0);
+  for (const { text } of failed) process.stdout.write(text);
+  return failed[0]?.status ?? 0;
+}
+
+async function capture(args) {
+  const child = spawn(PINNED_NODE, args, { stdio: ['ignore', 'pipe', 'pipe'], env: environment() });
+  let text = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on('data', (chunk) => {
+      text += chunk;
+    });
+  }
+  const [status] = await once(child, 'close');
+  return { status: status ?? 1, text };
 }
 
 /** Runs test files; the last line says how many assertions passed and failed. */

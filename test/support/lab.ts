@@ -23,14 +23,6 @@ export interface LabHost {
   readonly address: string;
 }
 
-/**
- * What the lab's programs see of our environment: without the hooks by which tap follows the child
- * processes of a test. An agent is to run here as it does anywhere.
- */
-const ENVIRONMENT: NodeJS.ProcessEnv = Object.fromEntries(
-  Object.entries(process.env).filter(([name]) => !/^(NODE_OPTIONS|_?TAP)/.test(name)),
-);
-
 const UNDERLAY_PREFIX = '172.30.0';
 
 /**
@@ -100,11 +92,7 @@ export class Lab {
     timeoutMs = 60_000,
   ): Promise<Output> {
     const [file, ...args] = inNamespace(netns, command);
-    return await run(file, args, {
-      timeout: timeoutMs,
-      maxBuffer: 64 * 1024 * 1024,
-      env: ENVIRONMENT,
-    });
+    return await run(file, args, { timeout: timeoutMs, maxBuffer: 64 * 1024 * 1024 });
   }
 
   /** Starts a command in a machine. It ends with the lab at the latest. */
@@ -119,7 +107,7 @@ export class Lab {
     const [file, ...args] = inNamespace(netns, command);
     const child = spawn(file, args, {
       stdio: options.stdio ?? 'pipe',
-      env: options.env ?? ENVIRONMENT,
+      env: options.env ?? process.env,
     });
     this.#children.add(child);
     child.once('exit', () => this.#children.delete(child));
@@ -181,13 +169,17 @@ export class Lab {
   }
 }
 
-/** The command line that runs `command` in a network namespace and nothing else of its own. */
+/**
+ * The command line that runs `command` in a network namespace and nothing else of its own. tap hooks
+ * into every child of a test through NODE_OPTIONS; an agent is to run here as it does anywhere.
+ */
 export function inNamespace(
   netns: string | LabHost,
   command: readonly string[],
 ): [string, ...string[]] {
   const name = typeof netns === 'object' ? netns.netns : netns;
-  return ['nsenter', `--net=/run/netns/${name}`, '--', ...command];
+  const net = `--net=/run/netns/${name}`;
+  return ['nsenter', net, '--', 'env', '-u', 'NODE_OPTIONS', ...command];
 }
 
 /** Whether this process may make network namespaces: the system tests need root. */
