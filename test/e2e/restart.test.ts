@@ -67,7 +67,7 @@ async function setUp(lab: Lab): Promise<Setup> {
 }
 
 /** What must be the same after a restart: namespaces, processes, interfaces, addresses, tables. */
-async function inventory({ cluster }: Setup, lab: Lab): Promise<unknown> {
+async function inventory({ cluster }: Setup, lab: Lab) {
   const tasks = await tasksOf(cluster, 'web');
   const addressing = async ({ netns }: PlacedTask) => {
     const { stdout } = await lab.exec(netns, ['ip', '-j', 'addr']);
@@ -143,7 +143,11 @@ async function openConnections(
 async function killAndRestart(t: Test, lab: Lab, setup: Setup, victim: LabAgent): Promise<void> {
   const { cluster, client, task, urls } = setup;
   await settled(cluster);
-  const before = await inventory(setup, lab);
+  // What happened before may still be a suspicion somewhere: that is no state to come back to.
+  const before = await eventually('all nodes see each other alive', async () => {
+    const found = await inventory(setup, lab);
+    return found.tables.every(({ alive }) => alive === found.tables.length) ? found : undefined;
+  });
   const connections = await openConnections(setup, victim.host.name);
   const own = (await tasksOf(cluster, 'web')).filter(({ agent }) => agent === victim);
   t.ok(own.length > 0, 'the victim has a replica');
