@@ -98,7 +98,7 @@ async function inventory({ cluster }: Setup, lab: Lab) {
 }
 
 /** What all nodes must agree on: the size of every table, and how many members are alive. */
-async function agreed(agents: readonly LabAgent[]): Promise<unknown> {
+async function agreed(agents: readonly LabAgent[]) {
   const statuses = await Promise.all(agents.map(statusOf));
   return statuses.map(({ dataPlane, gossip }) => ({
     vteps: dataPlane?.vteps,
