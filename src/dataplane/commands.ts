@@ -1,4 +1,5 @@
 import type { Ipv4, Mac } from '../core/address.ts';
+import type { Ipv6 } from '../core/ip.ts';
 import type { BackendStatus, MeshService } from '../routing-mesh/services.ts';
 
 /** What the control thread tells the packet thread. Plain values: they cross by structured clone. */
@@ -9,6 +10,9 @@ export type DataPlaneCommand =
       readonly vni: number;
       readonly subnet: { readonly address: Ipv4; readonly prefix: number };
       readonly gateway: Ipv4;
+      /** Set on a network with both families. */
+      readonly subnet6?: { readonly address: Ipv6; readonly prefix: number };
+      readonly gateway6?: Ipv6;
     }
   /** Forgets a network and its endpoints. Its ports must have been removed. */
   | { readonly kind: 'removeNetwork'; readonly vni: number }
@@ -19,6 +23,7 @@ export type DataPlaneCommand =
       readonly fd: number;
       readonly vni: number;
       readonly address: Ipv4;
+      readonly address6?: Ipv6;
       readonly mac: Mac;
     }
   /** Starts to serve the host's own TAP. */
@@ -27,6 +32,7 @@ export type DataPlaneCommand =
       readonly id: number;
       readonly fd: number;
       readonly address: Ipv4;
+      readonly address6?: Ipv6;
       readonly mac: Mac;
     }
   /** Stops serving a port; when acknowledged, its descriptor may be closed. */
@@ -36,6 +42,7 @@ export type DataPlaneCommand =
       readonly kind: 'setEndpoint';
       readonly vni: number;
       readonly address: Ipv4;
+      readonly address6?: Ipv6;
       readonly mac: Mac;
       readonly vtep: Ipv4;
       readonly vtepPort: number;
