@@ -1,5 +1,5 @@
 import type { Ipv4, Mac } from '../core/address.ts';
-import type { Ipv6 } from '../core/ip.ts';
+import type { Ip, Ipv6 } from '../core/ip.ts';
 import type { BackendStatus, MeshService } from '../routing-mesh/services.ts';
 
 /** What the control thread tells the packet thread. Plain values: they cross by structured clone. */
@@ -37,26 +37,28 @@ export type DataPlaneCommand =
     }
   /** Stops serving a port; when acknowledged, its descriptor may be closed. */
   | { readonly kind: 'removePort'; readonly id: number }
-  /** Says behind which VTEP an address is. Never replaces an endpoint of this node. */
+  /**
+   * Says behind which VTEP an address is. Never replaces an endpoint of this node. Frames go there while
+   * the VTEP is set.
+   */
   | {
       readonly kind: 'setEndpoint';
       readonly vni: number;
       readonly address: Ipv4;
       readonly address6?: Ipv6;
       readonly mac: Mac;
-      readonly vtep: Ipv4;
-      readonly vtepPort: number;
+      readonly vtep: Ip;
     }
   /** Forgets a remote endpoint, if it is still behind `vtep`. */
   | {
       readonly kind: 'removeEndpoint';
       readonly vni: number;
       readonly address: Ipv4;
-      readonly vtep: Ipv4;
+      readonly vtep: Ip;
     }
-  /** Accepts datagrams from a VTEP. */
-  | { readonly kind: 'setVtep'; readonly address: Ipv4; readonly port: number }
-  | { readonly kind: 'removeVtep'; readonly address: Ipv4 }
+  /** Takes datagrams from a VTEP, and sends to its endpoints. */
+  | { readonly kind: 'setVtep'; readonly address: Ip; readonly port: number }
+  | { readonly kind: 'removeVtep'; readonly address: Ip }
   | { readonly kind: 'setService'; readonly service: MeshService }
   | { readonly kind: 'removeService'; readonly scope: number; readonly vip: Ipv4 };
 
@@ -93,8 +95,8 @@ export type DataPlaneEvent =
 
 /** What a packet thread is started with. */
 export interface DataPlaneWorkerData {
-  readonly vtepAddress: Ipv4;
-  readonly listenAddress: Ipv4;
+  readonly vtepAddress: Ip;
+  readonly listenAddress: Ip;
   readonly port: number;
   readonly wakeFd: number;
   readonly counters: SharedArrayBuffer;

@@ -91,6 +91,11 @@ export class Counters {
     this.add(TRAFFIC_COUNTERS.length + index, 1);
   }
 
+  /** Counts drops of several datagrams at once. */
+  dropMany(index: number, drops: number): void {
+    this.add(TRAFFIC_COUNTERS.length + index, drops);
+  }
+
   /** All traffic counters by name. */
   traffic(): Record<TrafficCounter, number> {
     return named(TRAFFIC_COUNTERS, this.#values, 0);

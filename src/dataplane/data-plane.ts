@@ -1,6 +1,6 @@
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
-import type { Ipv4 } from '../core/address.ts';
 import type { Random } from '../core/capabilities.ts';
+import type { Ip } from '../core/ip.ts';
 import { WakeUp } from '../io/linux/epoll.ts';
 import { workerUrl } from '../io/worker-url.ts';
 import type {
@@ -18,9 +18,9 @@ const FLOW_CAPACITY = 262_144;
 /** How a data plane is set up. */
 export interface DataPlaneOptions {
   /** This node's VTEP address: source of all VXLAN, and what other nodes send to. */
-  readonly vtepAddress: Ipv4;
-  /** Address to receive on; 0 is any. */
-  readonly listenAddress: Ipv4;
+  readonly vtepAddress: Ip;
+  /** Address to receive on, of the same family; 0 and `::` are any. */
+  readonly listenAddress: Ip;
   /** UDP port of VXLAN. */
   readonly port: number;
   /** Where the flow table lives: on a tmpfs, so that flows survive the process but not the machine. */

@@ -1,35 +1,49 @@
-import type { Ipv4 } from '../core/address.ts';
 import { type ChecksumKernel, fold16, swap16 } from '../core/checksum.ts';
+import type { Ip } from '../core/ip.ts';
 import {
   ETHERNET_HEADER_BYTES,
+  ETHERTYPE_IPV4,
+  ETHERTYPE_IPV6,
   type Packet,
   PROTO_TCP,
   PROTO_UDP,
   TCP_FIN,
   TCP_PSH,
 } from '../core/packet.ts';
-import { type Arena, IOVEC_BYTES } from '../io/linux/arena.ts';
-import { UDP_PAYLOAD_BYTES_MAX, UDP_SEGMENTS_MAX, VxlanSender } from '../io/linux/vxlan-socket.ts';
+import type { Arena } from '../io/linux/arena.ts';
+import type { DatagramQueue } from '../io/linux/datagram-queue.ts';
+import { VxlanSender } from '../io/linux/vxlan-socket.ts';
 import { VXLAN_HEADER_BYTES, writeVxlanHeader } from '../vxlan/header.ts';
 import { type Counters, dropIndex, trafficIndex } from './counters.ts';
-import { GSO_NONE, GSO_TCPV4, GSO_UDP_L4, type Offload } from './offload.ts';
+import { GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, type Offload } from './offload.ts';
+import type { Peer } from './peers.ts';
 
-/** Room for one segment's headers: VXLAN 8, Ethernet 14, IPv4 60, TCP 60. */
-const HEADER_SLOT_BYTES = 192;
+/** Room for one segment's headers: VXLAN 8, Ethernet 14, IP with options or extensions, TCP 60. */
+const HEADER_SLOT_BYTES = 256;
+/** Segments whose headers wait at most. */
+const HEADER_SLOTS = 256;
 /** Source ports in use: entropy for the underlay's hashing, few enough for long GRO runs. */
 const SENDING_SOCKETS = 4;
 /** TCP flags that belong to the last segment of a superframe only. */
 const LAST_SEGMENT_FLAGS = TCP_FIN | TCP_PSH;
+/** Where addresses start in an IPv4 and an IPv6 header, and how many bytes both take. */
+const IPV4_ADDRESSES_AT = 12;
+const IPV4_ADDRESSES_BYTES = 8;
+const IPV6_ADDRESSES_AT = 8;
+const IPV6_ADDRESSES_BYTES = 32;
+const IPV6_HEADER_BYTES = 40;
 
 const DATAGRAMS_OUT = trafficIndex('underlay-datagrams-out');
 const BYTES_OUT = trafficIndex('underlay-bytes-out');
 const SENDS = trafficIndex('underlay-sends');
 const SEND_FAILED = dropIndex('send-failed');
 const BAD_OFFLOAD = dropIndex('bad-offload');
+const UNKNOWN_VTEP = dropIndex('unknown-vtep');
 
 /**
  * Sends frames to VTEPs. A superframe is cut by writing headers only: its payload leaves from where it
- * lies, by iovec, in one `UDP_SEGMENT` send (or a few, where the kernel's limits are met).
+ * lies, by iovec. Frames and segments wait in queues until {@link Egress.flush}, so that those of one
+ * size to one VTEP leave together.
  */
 export class Egress {
   readonly #arena: Arena;
@@ -37,56 +51,67 @@ export class Egress {
   readonly #counters: Counters;
   readonly #sender: VxlanSender;
   readonly #slots: number;
+  #usedSlots = 0;
   // The segments being cut: fields, so that nothing is allocated or passed along per packet.
-  #vtep: Ipv4 = 0;
-  #vtepPort = 0;
-  #entropy = 0;
   #headerBytes = 0;
   #ipBase = 0;
   #l4Base = 0;
 
-  constructor(arena: Arena, checksum: ChecksumKernel, counters: Counters, vtepAddress: Ipv4) {
+  /** @param vtepAddress - Source of all that leaves; its family is the underlay's. */
+  constructor(arena: Arena, checksum: ChecksumKernel, counters: Counters, vtepAddress: Ip) {
     this.#arena = arena;
     this.#checksum = checksum;
     this.#counters = counters;
-    this.#sender = new VxlanSender(arena, vtepAddress, SENDING_SOCKETS, 2 * UDP_SEGMENTS_MAX);
-    this.#slots = arena.allocate(HEADER_SLOT_BYTES * UDP_SEGMENTS_MAX);
+    this.#sender = new VxlanSender(arena, vtepAddress, SENDING_SOCKETS, (_peer, datagrams) => {
+      counters.dropMany(SEND_FAILED, datagrams);
+    });
+    this.#slots = arena.allocate(HEADER_SLOT_BYTES * HEADER_SLOTS);
   }
 
   /**
-   * Sends the frame of `packet` to a VTEP. The 8 bytes in front of the frame are overwritten.
+   * Queues the frame of `packet` for a VTEP. The 8 bytes in front of the frame are overwritten, and the frame
+   * must stay as it is until {@link Egress.flush}.
    *
    * @param packet - Parsed from the arena; its frame may be a superframe as `offload` says.
    * @param vni - Network identifier to send under.
-   * @param vtep - As an unsigned or, which spares V8 a heap object per frame, a signed integer.
    */
-  send(packet: Packet, offload: Offload, vni: number, vtep: Ipv4, vtepPort: number): void {
-    this.#vtep = vtep | 0;
-    this.#vtepPort = vtepPort;
-    this.#entropy = flowEntropy(packet);
+  send(packet: Packet, offload: Offload, vni: number, peer: Peer): void {
+    if (!peer.isKnown) {
+      this.#counters.drop(UNKNOWN_VTEP);
+      return;
+    }
+    const queue = this.#sender.queue(this.#flowEntropy(packet));
     writeVxlanHeader(this.#arena.view, packet.start - VXLAN_HEADER_BYTES, vni);
-    if (offload.gsoType === GSO_NONE) {
-      this.#sendWhole(packet, offload);
-      return;
+    if (offload.gsoType === GSO_NONE) this.#sendWhole(packet, offload, peer, queue);
+    else if (isSuperframe(packet, offload))
+      this.#sendSegments(packet, offload.gsoBytes, peer, queue);
+    else this.#counters.drop(BAD_OFFLOAD);
+  }
+
+  /** Hands all that waits to the kernel. Frames that were queued may then be overwritten. */
+  flush(): void {
+    this.#sender.flush();
+    this.#usedSlots = 0;
+    const { queues } = this.#sender;
+    for (let index = 0; index < queues.length; index += 1) {
+      const queue = queues[index] as DatagramQueue;
+      if (queue.sends === 0) continue;
+      this.#counters.add(SENDS, queue.sends);
+      this.#counters.add(DATAGRAMS_OUT, queue.datagrams);
+      this.#counters.add(BYTES_OUT, queue.bytes);
+      queue.sends = 0;
+      queue.datagrams = 0;
+      queue.bytes = 0;
     }
-    const expected = offload.gsoType === GSO_TCPV4 ? PROTO_TCP : PROTO_UDP;
-    const known = offload.gsoType === GSO_TCPV4 || offload.gsoType === GSO_UDP_L4;
-    if (!known || packet.protocol !== expected || offload.gsoBytes === 0 || packet.isFragment) {
-      this.#counters.drop(BAD_OFFLOAD);
-      return;
-    }
-    this.#sendSegments(packet, offload.gsoBytes);
   }
 
   close(): void {
     this.#sender.close();
   }
 
-  #sendWhole(packet: Packet, offload: Offload): void {
+  #sendWhole(packet: Packet, offload: Offload, peer: Peer, queue: DatagramQueue): void {
     if (offload.needsChecksum && !this.#completeChecksum(packet, offload)) return;
-    const length = VXLAN_HEADER_BYTES + packet.length;
-    this.#arena.setIovec(this.#sender.iovecs, packet.start - VXLAN_HEADER_BYTES, length);
-    this.#submit(1, 1, length, 0);
+    queue.add(peer, packet.start - VXLAN_HEADER_BYTES, VXLAN_HEADER_BYTES + packet.length);
   }
 
   #completeChecksum(packet: Packet, offload: Offload): boolean {
@@ -103,45 +128,38 @@ export class Egress {
   }
 
   /** Cuts a TCP or UDP superframe into datagrams of `gsoBytes` payload each. */
-  #sendSegments(packet: Packet, gsoBytes: number): void {
+  #sendSegments(packet: Packet, gsoBytes: number, peer: Peer, queue: DatagramQueue): void {
     const headerBytes = packet.l4Start + packet.l4HeaderBytes - packet.start;
     const payload = packet.start + headerBytes;
     const payloadBytes = ETHERNET_HEADER_BYTES + packet.ipTotalBytes - headerBytes;
     this.#headerBytes = VXLAN_HEADER_BYTES + headerBytes;
     this.#sumHeaders(packet);
-    const datagramBytes = this.#headerBytes + gsoBytes;
-    const perSend = Math.min(UDP_SEGMENTS_MAX, Math.floor(UDP_PAYLOAD_BYTES_MAX / datagramBytes));
     let done = 0;
-    let index = 0;
-    let inSend = 0;
-    let sendBytes = 0;
-    while (done < payloadBytes) {
+    for (let index = 0; done < payloadBytes; index += 1) {
       const bytes = Math.min(gsoBytes, payloadBytes - done);
-      const slot = this.#slots + inSend * HEADER_SLOT_BYTES;
+      const slot = this.#takeSlot();
       this.#writeHeaders(packet, slot, index, done, bytes, done + bytes === payloadBytes);
-      const vector = this.#sender.iovecs + inSend * 2 * IOVEC_BYTES;
-      this.#arena.setIovec(vector, slot, this.#headerBytes);
-      this.#arena.setIovec(vector + IOVEC_BYTES, payload + done, bytes);
+      queue.addTwo(peer, slot, this.#headerBytes, payload + done, bytes);
       done += bytes;
-      index += 1;
-      inSend += 1;
-      sendBytes += this.#headerBytes + bytes;
-      if (inSend === perSend || done === payloadBytes) {
-        this.#submit(inSend * 2, inSend, sendBytes, inSend > 1 ? datagramBytes : 0);
-        inSend = 0;
-        sendBytes = 0;
-      }
     }
+  }
+
+  #takeSlot(): number {
+    if (this.#usedSlots === HEADER_SLOTS) this.flush();
+    return this.#slots + this.#usedSlots++ * HEADER_SLOT_BYTES;
   }
 
   /** Sums what all segments' headers have in common, so that each adds only what differs. */
   #sumHeaders(packet: Packet): void {
     const { view } = this.#arena;
     const { ipStart, l4Start, l4HeaderBytes, protocol } = packet;
-    view.setUint16(ipStart + 2, 0);
-    view.setUint16(ipStart + 4, 0);
-    view.setUint16(ipStart + 10, 0);
-    this.#ipBase = this.#checksum.sum16(ipStart, packet.ipHeaderBytes);
+    const isIpv4 = packet.etherType === ETHERTYPE_IPV4;
+    if (isIpv4) {
+      view.setUint16(ipStart + 2, 0);
+      view.setUint16(ipStart + 4, 0);
+      view.setUint16(ipStart + 10, 0);
+      this.#ipBase = this.#checksum.sum16(ipStart, packet.ipHeaderBytes);
+    }
     if (protocol === PROTO_TCP) {
       view.setUint16(l4Start + 16, 0);
       view.setUint8(l4Start + 13, packet.tcpFlags & ~LAST_SEGMENT_FLAGS);
@@ -149,8 +167,11 @@ export class Egress {
       view.setUint32(l4Start + 4, 0); // length and checksum
     }
     const skipped = protocol === PROTO_TCP ? 8 : 4; // ports, and TCP's sequence number
+    const addresses = isIpv4
+      ? this.#checksum.sum16(ipStart + IPV4_ADDRESSES_AT, IPV4_ADDRESSES_BYTES)
+      : this.#checksum.sum16(ipStart + IPV6_ADDRESSES_AT, IPV6_ADDRESSES_BYTES);
     this.#l4Base =
-      this.#checksum.sum16(ipStart + 12, 8) +
+      addresses +
       swap16(protocol) +
       this.#checksum.sum16(l4Start, 4) +
       this.#checksum.sum16(l4Start + skipped, l4HeaderBytes - skipped);
@@ -167,17 +188,12 @@ export class Egress {
   ): void {
     const { view } = this.#arena;
     const from = packet.start - VXLAN_HEADER_BYTES;
-    this.#arena.bytes.copyWithin(slot, from, from + this.#headerBytes);
+    copyWords(view, from, slot, this.#headerBytes);
     const ip = slot + VXLAN_HEADER_BYTES + ETHERNET_HEADER_BYTES;
-    const l4 = ip + packet.ipHeaderBytes;
-    const totalBytes = packet.ipHeaderBytes + packet.l4HeaderBytes + bytes;
-    const identification = (packet.identification + index) & 0xffff;
-    view.setUint16(ip + 2, totalBytes);
-    view.setUint16(ip + 4, identification);
-    const ipSum = fold16(this.#ipBase + swap16(totalBytes) + swap16(identification));
-    view.setUint16(ip + 10, ~ipSum & 0xffff, true);
-    const payload = packet.l4Start + packet.l4HeaderBytes + done;
+    const l4 = slot + packet.l4Start - from;
     const l4Bytes = packet.l4HeaderBytes + bytes;
+    this.#writeIpLength(packet, ip, index, l4 - ip + l4Bytes);
+    const payload = packet.l4Start + packet.l4HeaderBytes + done;
     let sum = this.#l4Base + swap16(l4Bytes) + this.#checksum.sum16(payload, bytes);
     if (packet.protocol === PROTO_UDP) {
       view.setUint16(l4 + 4, l4Bytes);
@@ -185,8 +201,8 @@ export class Egress {
       view.setUint16(l4 + 6, ~fold16(sum) & 0xffff || 0xffff, true);
       return;
     }
-    const sequence = (view.getUint32(packet.l4Start + 4) + done) >>> 0;
-    view.setUint32(l4 + 4, sequence);
+    const sequence = (view.getInt32(packet.l4Start + 4) + done) | 0;
+    view.setInt32(l4 + 4, sequence);
     sum += swap16(sequence >>> 16) + swap16(sequence & 0xffff);
     if (last) {
       view.setUint8(l4 + 13, packet.tcpFlags);
@@ -195,21 +211,53 @@ export class Egress {
     view.setUint16(l4 + 16, ~fold16(sum) & 0xffff, true);
   }
 
-  #submit(iovecs: number, datagrams: number, bytes: number, segmentBytes: number): void {
-    const sent = this.#sender.send(this.#vtep, this.#vtepPort, this.#entropy, iovecs, segmentBytes);
-    this.#counters.add(SENDS, 1);
-    if (sent < 0) {
-      this.#counters.drop(SEND_FAILED);
+  /** Writes what differs in the IP header of segment `index`, which has `ipBytes` in all. */
+  #writeIpLength(packet: Packet, ip: number, index: number, ipBytes: number): void {
+    const { view } = this.#arena;
+    if (packet.etherType !== ETHERTYPE_IPV4) {
+      view.setUint16(ip + 4, ipBytes - IPV6_HEADER_BYTES);
       return;
     }
-    this.#counters.add(DATAGRAMS_OUT, datagrams);
-    this.#counters.add(BYTES_OUT, bytes);
+    const identification = (packet.identification + index) & 0xffff;
+    view.setUint16(ip + 2, ipBytes);
+    view.setUint16(ip + 4, identification);
+    const sum = fold16(this.#ipBase + swap16(ipBytes) + swap16(identification));
+    view.setUint16(ip + 10, ~sum & 0xffff, true);
+  }
+
+  /** A number that is equal for all packets of a flow, fragments included (so no ports of fragments). */
+  #flowEntropy(packet: Packet): number {
+    const { view } = this.#arena;
+    const { ipStart } = packet;
+    let mixed = packet.isFragment ? 0 : (packet.sourcePort << 16) | packet.destinationPort;
+    if (packet.etherType === ETHERTYPE_IPV4) {
+      mixed ^= Math.imul(view.getInt32(ipStart + 12) ^ view.getInt32(ipStart + 16), 0x9e37_79b1);
+    } else if (packet.etherType === ETHERTYPE_IPV6) {
+      mixed ^= Math.imul(view.getInt32(ipStart + 20) ^ view.getInt32(ipStart + 36), 0x9e37_79b1);
+    }
+    return (Math.imul(mixed ^ (mixed >>> 15), 0x85eb_ca6b) >>> 13) & 0xffff;
   }
 }
 
-/** A number that is equal for all packets of a flow, fragments included (so no ports of fragments). */
-function flowEntropy(packet: Packet): number {
-  const ports = packet.isFragment ? 0 : (packet.sourcePort << 16) | packet.destinationPort;
-  const mixed = Math.imul((packet.source ^ (packet.destination * 31)) | 0, 0x9e37_79b1) ^ ports;
-  return (Math.imul(mixed ^ (mixed >>> 15), 0x85eb_ca6b) >>> 13) & 0xffff;
+/** Whether the TAP's word for a frame to be cut agrees with the frame. */
+function isSuperframe(packet: Packet, offload: Offload): boolean {
+  if (offload.gsoBytes === 0 || packet.isFragment || packet.l4HeaderBytes === 0) return false;
+  const headerBytes = packet.l4Start + packet.l4HeaderBytes - packet.start;
+  if (VXLAN_HEADER_BYTES + headerBytes > HEADER_SLOT_BYTES) return false;
+  const { etherType, protocol } = packet;
+  switch (offload.gsoType) {
+    case GSO_TCPV4:
+      return etherType === ETHERTYPE_IPV4 && protocol === PROTO_TCP;
+    case GSO_TCPV6:
+      return etherType === ETHERTYPE_IPV6 && protocol === PROTO_TCP;
+    case GSO_UDP_L4:
+      return protocol === PROTO_UDP;
+    default:
+      return false;
+  }
+}
+
+/** Copies `length` bytes, rounded up to whole words: header slots have room for that. */
+function copyWords(view: DataView, from: number, to: number, length: number): void {
+  for (let at = 0; at < length; at += 4) view.setInt32(to + at, view.getInt32(from + at));
 }

@@ -1,6 +1,5 @@
-import type { Ipv4 } from '../core/address.ts';
 import type { ChecksumKernel } from '../core/checksum.ts';
-import { ETHERNET_HEADER_BYTES, IPV4_HEADER_BYTES_MIN, PROTO_TCP } from '../core/packet.ts';
+import { PROTO_TCP } from '../core/packet.ts';
 import type { Arena } from '../io/linux/arena.ts';
 import { VNET_HEADER_BYTES } from '../io/linux/tap.ts';
 import type { VxlanReceiver } from '../io/linux/vxlan-socket.ts';
@@ -8,12 +7,13 @@ import { NOT_VXLAN, readVxlanVni, VXLAN_HEADER_BYTES } from '../vxlan/header.ts'
 import { Coalescer } from './coalesce.ts';
 import { type Counters, dropIndex, trafficIndex } from './counters.ts';
 import type { Egress } from './egress.ts';
-import { Offload, writeNeedsChecksum, writePlain, writeTcpSuperframe } from './offload.ts';
+import { Offload, writeNeedsChecksum, writePlain, writeSuperframe } from './offload.ts';
 import {
   partialChecksumStart,
   TCP_CHECKSUM_OFFSET,
   UDP_CHECKSUM_OFFSET,
 } from './partial-checksum.ts';
+import type { Peer, Peers } from './peers.ts';
 import type { PortWriter } from './port-writer.ts';
 import type { Switch } from './switch.ts';
 
@@ -23,7 +23,6 @@ const BYTES_IN = trafficIndex('underlay-bytes-in');
 const UNKNOWN_VTEP = dropIndex('unknown-vtep');
 const NOT_VXLAN_DROP = dropIndex('not-vxlan');
 const UNKNOWN_VNI = dropIndex('unknown-vni');
-const TCP_CHECKSUM_START = ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES_MIN;
 const NOTHING_TO_OFFLOAD = new Offload();
 
 /** What {@link Ingress} works with. */
@@ -35,12 +34,12 @@ export interface IngressDeps {
   readonly decide: Switch;
   readonly ports: PortWriter;
   readonly egress: Egress;
+  /** Only members among them are listened to. */
+  readonly peers: Peers;
 }
 
-/** Takes what the underlay brings, checks it, joins TCP segments, and hands it to the ports. */
+/** Takes what the underlay brings, checks it, joins segments, and hands it to the ports. */
 export class Ingress {
-  /** UDP port of each known VTEP, by `address | 0`. Only these are listened to. */
-  readonly vteps: Map<number, number> = new Map();
   readonly #deps: IngressDeps;
   readonly #coalescer: Coalescer;
 
@@ -63,28 +62,24 @@ export class Ingress {
     counters.add(RECEIVES, 1);
     counters.add(DATAGRAMS_IN, Math.max(1, Math.ceil(received / stride))); // one may be empty
     counters.add(BYTES_IN, received);
-    if (!this.#isKnown(receiver.source)) {
+    const { source0, source1, source2, source3 } = receiver;
+    const peer = this.#deps.peers.find(source0, source1, source2, source3);
+    if (peer?.isKnown !== true) {
       counters.drop(UNKNOWN_VTEP);
       return true;
     }
+    this.#deps.decide.origin.vtep = peer.w3;
+    this.#deps.decide.origin.vtepPort = peer.port;
     const end = receiver.buffer + received;
     let at = receiver.buffer;
-    do at += stride * this.#handle(at, stride, end, nowMs);
+    do at += stride * this.#handle(peer, at, stride, end, nowMs);
     while (at < end);
-    return true;
-  }
-
-  #isKnown(source: Ipv4): boolean {
-    const port = this.vteps.get(source | 0);
-    if (port === undefined) return false;
-    const { origin } = this.#deps.decide;
-    origin.vtep = source;
-    origin.vtepPort = port;
+    this.#deps.egress.flush();
     return true;
   }
 
   /** Handles the datagram at `at` and those joined to it; returns how many that were. */
-  #handle(at: number, stride: number, end: number, nowMs: number): number {
+  #handle(peer: Peer, at: number, stride: number, end: number, nowMs: number): number {
     const { arena, counters, decide } = this.#deps;
     const length = Math.min(stride, end - at);
     const vni = readVxlanVni(arena.view, at, length);
@@ -101,11 +96,11 @@ export class Ingress {
       ? joined.headerBytes + joined.payloadBytes
       : length - VXLAN_HEADER_BYTES;
     const partialStart = isSuperframe
-      ? TCP_CHECKSUM_START
+      ? joined.checksumStart
       : partialChecksumStart(arena.view, this.#deps.checksum, frame, frameBytes);
     const decision = decide.fromVtep(network, frame, frameBytes, partialStart !== 0, nowMs);
     if (decision.action === 'drop') counters.drop(decision.drop);
-    else if (decision.action === 'back') this.#answer(network.vni);
+    else if (decision.action === 'back') this.#answer(network.vni, peer);
     else if (decision.port !== undefined) {
       if (isSuperframe) this.#writeSuperframe(decision.port.fd, frame, frameBytes);
       else this.#writeFrame(decision.port.fd, frame, frameBytes, partialStart);
@@ -128,20 +123,21 @@ export class Ingress {
 
   #writeSuperframe(fd: number, frame: number, frameBytes: number): void {
     const { arena, ports } = this.#deps;
-    const { iovecs, segments, headerBytes, gsoBytes } = this.#coalescer;
+    const joined = this.#coalescer;
     const header = frame - VNET_HEADER_BYTES;
-    writeTcpSuperframe(arena.view, header, headerBytes, gsoBytes, TCP_CHECKSUM_START);
-    arena.setIovec(iovecs, header, VNET_HEADER_BYTES + headerBytes + gsoBytes);
-    ports.writeVectors(fd, iovecs, segments, frameBytes);
+    writeSuperframe(arena.view, header, joined);
+    const bytes = VNET_HEADER_BYTES + joined.headerBytes + joined.gsoBytes;
+    arena.setIovec(joined.iovecs, header, bytes);
+    ports.writeVectors(fd, joined.iovecs, joined.segments, frameBytes);
   }
 
   /** Sends an answer (ARP, echo) to the node that asked. */
-  #answer(vni: number): void {
+  #answer(vni: number, peer: Peer): void {
     const { decide, egress, ports } = this.#deps;
-    const { decision, packet, origin } = decide;
+    const { decision, packet } = decide;
     ports.countAnswer(decision.answer);
     packet.start = decision.answerStart;
     packet.length = decision.answerBytes;
-    egress.send(packet, NOTHING_TO_OFFLOAD, vni, origin.vtep | 0, origin.vtepPort);
+    egress.send(packet, NOTHING_TO_OFFLOAD, vni, peer);
   }
 }

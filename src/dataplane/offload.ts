@@ -6,6 +6,7 @@ const GSO_ECN = 0x80;
 /** `gso_type` values. */
 export const GSO_NONE = 0;
 export const GSO_TCPV4 = 1;
+export const GSO_TCPV6 = 4;
 export const GSO_UDP_L4 = 5;
 
 /** What a TAP says about the frame behind its header. Reused: {@link readOffload} overwrites it. */
@@ -57,24 +58,25 @@ export function writeNeedsChecksum(
   view.setUint16(offset + 8, checksumOffset, true);
 }
 
-/**
- * Writes a header for a TCP superframe over IPv4 whose TCP checksum field holds the pseudo-header's sum.
- *
- * @param headerBytes - Ethernet, IP and TCP headers together.
- * @param gsoBytes - Payload of each segment but the last.
- * @param checksumStart - Where the TCP header starts in the frame.
- */
-export function writeTcpSuperframe(
-  view: DataView,
-  offset: number,
-  headerBytes: number,
-  gsoBytes: number,
-  checksumStart: number,
-): void {
+/** What the header of a superframe says: see {@link writeSuperframe}. */
+export interface Superframe {
+  /** {@link GSO_TCPV4}, {@link GSO_TCPV6} or {@link GSO_UDP_L4}. */
+  readonly gsoType: number;
+  /** Ethernet, IP and transport headers together. */
+  readonly headerBytes: number;
+  /** Payload of each segment but the last. */
+  readonly gsoBytes: number;
+  /** Where the transport header starts in the frame, and the checksum field in that. */
+  readonly checksumStart: number;
+  readonly checksumOffset: number;
+}
+
+/** Writes a header for a superframe whose checksum field holds the pseudo-header's sum. */
+export function writeSuperframe(view: DataView, offset: number, superframe: Superframe): void {
   view.setUint8(offset, NEEDS_CSUM);
-  view.setUint8(offset + 1, GSO_TCPV4);
-  view.setUint16(offset + 2, headerBytes, true);
-  view.setUint16(offset + 4, gsoBytes, true);
-  view.setUint16(offset + 6, checksumStart, true);
-  view.setUint16(offset + 8, 16, true); // the checksum field's place in a TCP header
+  view.setUint8(offset + 1, superframe.gsoType);
+  view.setUint16(offset + 2, superframe.headerBytes, true);
+  view.setUint16(offset + 4, superframe.gsoBytes, true);
+  view.setUint16(offset + 6, superframe.checksumStart, true);
+  view.setUint16(offset + 8, superframe.checksumOffset, true);
 }

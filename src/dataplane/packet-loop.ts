@@ -13,6 +13,7 @@ import { Counters, dropIndex, trafficIndex } from './counters.ts';
 import { Egress } from './egress.ts';
 import { Ingress } from './ingress.ts';
 import { Offload, readOffload, writePlain } from './offload.ts';
+import { Peers } from './peers.ts';
 import type { Port } from './port.ts';
 import { PortWriter } from './port-writer.ts';
 import { Switch } from './switch.ts';
@@ -22,6 +23,12 @@ import { Tables } from './tables.ts';
 const ARENA_BYTES = 1024 * 1024;
 /** The largest frame of a TAP: virtio-net header, Ethernet with a VLAN tag, 64 KiB of IP. */
 const READ_BYTES = VNET_HEADER_BYTES + 18 + 65_535;
+/** Bytes of frames that wait in the queues of {@link Egress}: one superframe, or many small frames. */
+const WAITING_BYTES = 32 * 1024;
+/** In front of a frame: room for the headers of the tunnel, so that Ethernet is 2 off and IP aligned. */
+const HEADROOM_BYTES = 34;
+/** Distance between frames that are read. */
+const FRAME_ALIGNMENT = 64;
 /** How long the loop sleeps at most: flows expire at this pace. */
 const IDLE_MS = 1_000;
 /** Flow table entries that one pass of expiry looks at. */
@@ -60,8 +67,9 @@ export class PacketLoop {
   readonly #mesh: Mesh;
   readonly #tables: Tables;
   readonly #offload = new Offload();
-  /** Where frames of TAPs are read to: Ethernet headers start 2 bytes off, so IP is aligned. */
-  readonly #frame: number;
+  /** Where frames of TAPs are read to, and where the next one is: those before it wait to be sent. */
+  readonly #frames: number;
+  #frame: number;
   readonly #scratch: number;
   #underlayBurst = 1;
   #nextSweepMs = 0;
@@ -75,14 +83,17 @@ export class PacketLoop {
     const checksum = loadChecksumKernel(arena.memory);
     this.#receiver = new VxlanReceiver(arena, data.listenAddress, data.port);
     this.#egress = new Egress(arena, checksum, this.#counters, data.vtepAddress);
-    this.#frame = arena.allocate(READ_BYTES + 64) + 34;
-    this.#scratch = arena.allocate(256) + 34;
+    this.#frames = arena.allocate(WAITING_BYTES + READ_BYTES + FRAME_ALIGNMENT) + HEADROOM_BYTES;
+    this.#frame = this.#frames;
+    this.#scratch = arena.allocate(256) + HEADROOM_BYTES;
     this.#mesh = new Mesh({
       memory: mapFile(data.flowFile, flowTableBytes(data.flowCapacity)),
       capacity: data.flowCapacity,
       hashKey: data.hashKey,
     });
-    this.#switch = new Switch({ view: arena.view, mesh: this.#mesh, scratch: this.#scratch });
+    const peers = new Peers();
+    const mesh = this.#mesh;
+    this.#switch = new Switch({ view: arena.view, mesh, peers, scratch: this.#scratch });
     this.#ports = new PortWriter(arena, this.#counters);
     this.#ingress = new Ingress({
       arena,
@@ -92,11 +103,12 @@ export class PacketLoop {
       decide: this.#switch,
       ports: this.#ports,
       egress: this.#egress,
+      peers,
     });
     this.#epoll = new Epoll(arena);
     this.#epoll.add(this.#wakeFd, TOKEN_WAKE_UP);
     this.#epoll.add(this.#receiver.fd, TOKEN_UNDERLAY);
-    this.#tables = new Tables(this.#switch, this.#mesh, this.#ingress.vteps, {
+    this.#tables = new Tables(this.#switch, this.#mesh, peers, {
       added: (port) => this.#epoll.add(port.fd, port.id + TOKEN_PORTS),
       removed: (port) => this.#epoll.remove(port.fd),
     });
@@ -137,18 +149,33 @@ export class PacketLoop {
 
   #servePort(port: Port, nowMs: number): void {
     let bytes = 0;
-    for (let turn = 0; turn < port.burst; turn += 1) {
+    let turn = 0;
+    while (turn < port.burst && bytes <= BURST_BYTES_MAX) {
       const read = readAt(port.fd, this.#arena.base + this.#frame - VNET_HEADER_BYTES, READ_BYTES);
       if (read < 0) {
         if (errno() !== EAGAIN) this.#portGone(port);
-        port.burst = Math.max(1, port.burst >> 1);
-        return;
+        break;
       }
       this.#forward(port, read - VNET_HEADER_BYTES, nowMs);
       bytes += read;
-      if (bytes > BURST_BYTES_MAX) return;
+      turn += 1;
     }
-    port.burst = Math.min(BURST_MAX, port.burst * 2);
+    this.#flush();
+    if (turn < port.burst) port.burst = Math.max(1, port.burst >> 1);
+    else port.burst = Math.min(BURST_MAX, port.burst * 2);
+  }
+
+  /** Sends what waits; then frames may be read over it. */
+  #flush(): void {
+    this.#egress.flush();
+    this.#frame = this.#frames;
+  }
+
+  /** Keeps the frame that was read until the next flush. */
+  #keepFrame(length: number): void {
+    const used = HEADROOM_BYTES + length + FRAME_ALIGNMENT - 1;
+    this.#frame += used - (used % FRAME_ALIGNMENT);
+    if (this.#frame - this.#frames > WAITING_BYTES) this.#flush();
   }
 
   #forward(port: Port, length: number, nowMs: number): void {
@@ -168,8 +195,9 @@ export class PacketLoop {
         if (decision.port !== undefined) this.#ports.write(decision.port.fd, frame, length);
         return;
       case 'vtep': {
-        const { vni, vtep, vtepPort } = decision;
-        this.#egress.send(this.#switch.packet, offload, vni, vtep | 0, vtepPort);
+        if (decision.peer === undefined) return;
+        this.#egress.send(this.#switch.packet, offload, decision.vni, decision.peer);
+        this.#keepFrame(length);
         return;
       }
       case 'back':

@@ -1,4 +1,5 @@
 import { GATEWAY_MAC, type Ipv4, type Mac } from '../core/address.ts';
+import { IPV4_MAPPED_WORD } from '../core/ip.ts';
 import {
   ETHERTYPE_ARP,
   ETHERTYPE_IPV4,
@@ -14,6 +15,7 @@ import { HOST_SCOPE, type MeshDrop, Verdict, VtepOrigin } from '../routing-mesh/
 import { ARP_FRAME_BYTES, answerArp, arpSender, arpTarget, isArpRequest } from '../vxlan/arp.ts';
 import type { Endpoint, Network } from '../vxlan/fdb.ts';
 import { dropIndex } from './counters.ts';
+import type { Peer, Peers } from './peers.ts';
 import type { Port } from './port.ts';
 
 const ICMP_ECHO_REQUEST = 8;
@@ -34,6 +36,7 @@ const NO_ROUTE = dropIndex('no-route');
 const NO_BACKEND = dropIndex('no-backend');
 const NO_FLOW = dropIndex('no-flow');
 const NOT_LOCAL = dropIndex('not-local');
+const UNKNOWN_VTEP = dropIndex('unknown-vtep');
 const MESH_DROPS: Readonly<Record<MeshDrop, number>> = {
   none: NO_BACKEND,
   'no-backend': NO_BACKEND,
@@ -47,7 +50,7 @@ const MESH_DROPS: Readonly<Record<MeshDrop, number>> = {
 /**
  * Where a frame goes:
  * - `port`: to {@link Decision.port}
- * - `vtep`: to {@link Decision.vtep}, under {@link Decision.vni}
+ * - `vtep`: to {@link Decision.peer}, under {@link Decision.vni}
  * - `back`: the frame has become the answer to its sender (see {@link Decision.answer})
  * - `drop`: nowhere, for {@link Decision.drop}
  */
@@ -58,8 +61,7 @@ export class Decision {
   action: Action = 'drop';
   port: Port | undefined = undefined;
   vni = 0;
-  vtep: Ipv4 = 0;
-  vtepPort = 0;
+  peer: Peer | undefined = undefined;
   /** Index for {@link Counters.drop}. */
   drop = 0;
   /** What the answer is, when the action is `back`. */
@@ -73,6 +75,7 @@ export class Decision {
 export interface SwitchDeps {
   readonly view: DataView;
   readonly mesh: Mesh;
+  readonly peers: Peers;
   /** Room for a frame that is made here. 16 bytes in front of it must be free. */
   readonly scratch: number;
 }
@@ -83,7 +86,7 @@ export interface SwitchDeps {
  */
 export class Switch {
   /** Networks by VNI. BOUNDED by what the manager assigns. */
-  readonly networks: Map<number, Network<Port>> = new Map();
+  readonly networks: Map<number, Network<Port, Peer>> = new Map();
   /** The host's own port, `weft0`. */
   hostPort: Port | undefined = undefined;
   /** The frame under decision, as parsed; rewritten by NAT. */
@@ -127,7 +130,7 @@ export class Switch {
 
   /** Decides about a frame that came from the VTEP of {@link Switch.origin} under `network`'s VNI. */
   fromVtep(
-    network: Network<Port>,
+    network: Network<Port, Peer>,
     start: number,
     length: number,
     needsChecksum: boolean,
@@ -224,7 +227,7 @@ export class Switch {
   }
 
   /** A kernel VTEP asks by unicast or by its default destination: answered for our own endpoints. */
-  #arpFromVtep(network: Network<Port>): Decision {
+  #arpFromVtep(network: Network<Port, Peer>): Decision {
     const { view } = this.#deps;
     const { start, length } = this.packet;
     if (!isArpRequest(view, start, length)) return this.#drop(ARP_MALFORMED);
@@ -254,7 +257,7 @@ export class Switch {
    *
    * @param routed - Whether the gateway becomes the sender; otherwise who sent it stays so.
    */
-  #toEndpoint(vni: number, endpoint: Endpoint<Port>, routed: boolean): Decision {
+  #toEndpoint(vni: number, endpoint: Endpoint<Port, Peer>, routed: boolean): Decision {
     const { packet, decision } = this;
     if (packet.destinationMac !== endpoint.mac) {
       writeMac(this.#deps.view, packet.start, endpoint.mac);
@@ -263,21 +266,21 @@ export class Switch {
     if (endpoint.port !== undefined) return this.#toPort(endpoint.port);
     decision.action = 'vtep';
     decision.vni = vni;
-    decision.vtep = endpoint.vtep;
-    decision.vtepPort = endpoint.vtepPort;
+    decision.peer = endpoint.peer;
     return decision;
   }
 
   /** Sends a reply back to the node that its client talks to, as a packet from gateway to gateway. */
   #viaVtep(vni: number): Decision {
     const { packet, decision } = this;
-    const { vtep, vtepPort } = this.#verdict;
+    const { vtep } = this.#verdict;
+    const peer = this.#deps.peers.find(0, 0, IPV4_MAPPED_WORD, vtep | 0);
+    if (peer === undefined) return this.#drop(UNKNOWN_VTEP);
     writeMac(this.#deps.view, packet.start, GATEWAY_MAC);
     this.#setGatewayAsSource();
     decision.action = 'vtep';
     decision.vni = vni;
-    decision.vtep = vtep;
-    decision.vtepPort = vtepPort;
+    decision.peer = peer;
     return decision;
   }
 

@@ -4,6 +4,7 @@ import type { Mesh } from '../routing-mesh/mesh.ts';
 import { HOST_SCOPE } from '../routing-mesh/verdict.ts';
 import { Endpoint, Network } from '../vxlan/fdb.ts';
 import type { DataPlaneCommand, DataPlaneStatus } from './commands.ts';
+import type { Peer, Peers } from './peers.ts';
 import { Port } from './port.ts';
 import type { Switch } from './switch.ts';
 
@@ -22,16 +23,15 @@ type Command<Kind extends DataPlaneCommand['kind']> = Extract<
 export class Tables {
   readonly #switch: Switch;
   readonly #mesh: Mesh;
-  readonly #vteps: Map<number, number>;
+  readonly #peers: Peers;
   readonly #listener: PortListener;
   /** By id. BOUNDED by the attachments of this node's tasks. */
   readonly #ports = new Map<number, Port>();
 
-  /** @param vteps - UDP port of each known VTEP, by `address | 0`. */
-  constructor(decide: Switch, mesh: Mesh, vteps: Map<number, number>, listener: PortListener) {
+  constructor(decide: Switch, mesh: Mesh, peers: Peers, listener: PortListener) {
     this.#switch = decide;
     this.#mesh = mesh;
-    this.#vteps = vteps;
+    this.#peers = peers;
     this.#listener = listener;
   }
 
@@ -48,6 +48,7 @@ export class Tables {
         return;
       case 'removeNetwork':
         this.#switch.networks.delete(command.vni);
+        this.#forgetUnusedPeers();
         return;
       case 'addPort':
         this.#addPort(command);
@@ -65,10 +66,11 @@ export class Tables {
         this.#removeEndpoint(command);
         return;
       case 'setVtep':
-        this.#vteps.set(command.address | 0, command.port);
+        this.#peers.add(command.address, command.port);
         return;
       case 'removeVtep':
-        this.#vteps.delete(command.address | 0);
+        this.#peers.remove(command.address);
+        this.#forgetUnusedPeers();
         return;
       case 'setService':
         this.#mesh.setService(command.service);
@@ -86,7 +88,7 @@ export class Tables {
       ports: this.#ports.size,
       networks: networks.length,
       endpoints: networks.reduce((sum, network) => sum + network.size, 0),
-      vteps: this.#vteps.size,
+      vteps: this.#peers.size,
       services: [...this.#mesh.services()].map(({ scope, vip }) => ({
         scope,
         vip,
@@ -100,14 +102,14 @@ export class Tables {
     };
   }
 
-  #network(vni: number): Network<Port> {
+  #network(vni: number): Network<Port, Peer> {
     const network = this.#switch.networks.get(vni);
     invariant(network !== undefined, `VNI ${vni} has a network before anything is put on it`);
     return network;
   }
 
   #setNetwork({ vni, subnet, gateway }: Command<'setNetwork'>): void {
-    const network = new Network<Port>(vni, subnet, gateway);
+    const network = new Network<Port, Peer>(vni, subnet, gateway);
     for (const endpoint of this.#switch.networks.get(vni)?.endpoints() ?? []) network.set(endpoint);
     this.#switch.networks.set(vni, network);
   }
@@ -140,15 +142,25 @@ export class Tables {
     if (network?.byAddress(port.address)?.port === port) network.delete(port.address);
   }
 
-  #setEndpoint({ vni, address, mac, vtep, vtepPort }: Command<'setEndpoint'>): void {
+  #setEndpoint({ vni, address, mac, vtep }: Command<'setEndpoint'>): void {
     const network = this.#network(vni);
     if (network.rivals(address, mac).some(({ port }) => port !== undefined)) return;
-    network.set(new Endpoint<Port>(address, mac, { vtep, vtepPort }));
+    network.set(new Endpoint<Port, Peer>(address, mac, { peer: this.#peers.at(vtep) }));
   }
 
   #removeEndpoint({ vni, address, vtep }: Command<'removeEndpoint'>): void {
     const network = this.#switch.networks.get(vni);
-    const known = network?.byAddress(address);
-    if (known?.port === undefined && known?.vtep === vtep) network?.delete(address);
+    const peer = network?.byAddress(address)?.peer;
+    if (peer?.address !== vtep) return;
+    network?.delete(address);
+    if (!peer.isKnown) this.#forgetUnusedPeers();
+  }
+
+  #forgetUnusedPeers(): void {
+    const used = new Set<Peer>();
+    for (const network of this.#switch.networks.values()) {
+      for (const { peer } of network.endpoints()) if (peer !== undefined) used.add(peer);
+    }
+    this.#peers.forgetUnused(used);
   }
 }

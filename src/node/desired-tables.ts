@@ -64,7 +64,6 @@ export function desiredTables(sources: TableSources): DesiredTables {
       address,
       mac,
       vtep: vtep.address,
-      vtepPort: vtep.port,
     });
   }
   for (const service of meshServices(sources, networks)) {

@@ -8,6 +8,7 @@ import {
 } from '../../src/core/checksum.ts';
 import { Packet, PROTO_TCP, PROTO_UDP, parseFrame, writeMac } from '../../src/core/packet.ts';
 import { Counters } from '../../src/dataplane/counters.ts';
+import { type Peer, Peers } from '../../src/dataplane/peers.ts';
 import { Arena } from '../../src/io/linux/arena.ts';
 import { Epoll } from '../../src/io/linux/epoll.ts';
 import { parseListeners } from '../../src/io/linux/listeners.ts';
@@ -42,6 +43,8 @@ export interface FrameSpec extends PacketSpec {
   readonly toMac?: number;
   /** TCP options, a multiple of 4 bytes. */
   readonly tcpOptions?: Uint8Array;
+  /** Sets DF. */
+  readonly dontFragment?: boolean;
 }
 
 /** A frame with right checksums. */
@@ -51,7 +54,8 @@ export function ethernetFrame(spec: FrameSpec): Uint8Array<ArrayBuffer> {
   const view = new DataView(bytes.buffer);
   writeMac(view, 0, spec.toMac ?? macOfIpv4(endpoint(spec.to).address));
   writeMac(view, 6, spec.fromMac ?? macOfIpv4(endpoint(spec.from).address));
-  if (spec.tcpOptions !== undefined) seal(bytes, spec.partial);
+  if (spec.dontFragment) view.setUint8(20, view.getUint8(20) | 0x40);
+  if (spec.tcpOptions !== undefined || spec.dontFragment) seal(bytes, spec.partial);
   return bytes;
 }
 
@@ -123,6 +127,11 @@ export function vxlanDatagram(vni: number, inner: Uint8Array): Uint8Array<ArrayB
   writeVxlanHeader(new DataView(bytes.buffer), 0, vni);
   bytes.set(inner, 8);
   return bytes;
+}
+
+/** A member at the loopback whose VXLAN is served at `port`. */
+export function loopbackPeer(port: number): Peer {
+  return new Peers().add(LOOPBACK, port);
 }
 
 /** The memory that the parts of a data plane share. */

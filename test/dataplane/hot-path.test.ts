@@ -10,6 +10,7 @@ import { Egress } from '../../src/dataplane/egress.ts';
 import { Ingress } from '../../src/dataplane/ingress.ts';
 import { GSO_TCPV4, GSO_UDP_L4, Offload, readOffload } from '../../src/dataplane/offload.ts';
 import { partialChecksumStart } from '../../src/dataplane/partial-checksum.ts';
+import type { Peer } from '../../src/dataplane/peers.ts';
 import { Port } from '../../src/dataplane/port.ts';
 import { PortWriter } from '../../src/dataplane/port-writer.ts';
 import type { Decision } from '../../src/dataplane/switch.ts';
@@ -197,8 +198,10 @@ function makeHost(t: Test) {
     decide: world.decide,
     ports,
     egress,
+    peers: world.peers,
   });
-  ingress.vteps.set(LOOPBACK | 0, underlay.port);
+  const peer = world.peers.add(LOOPBACK, underlay.port);
+  const farPeer = world.peers.at(VTEP);
   const fd = openSync('/dev/null', 'w');
   const { address, mac } = world.ports.bob;
   const port = new Port({ id: 9, fd, scope: BLUE, address, mac });
@@ -208,11 +211,11 @@ function makeHost(t: Test) {
     egress.close();
     underlay.close();
   });
-  return { arena, counters, underlay, egress, ingress };
+  return { arena, counters, underlay, egress, ingress, peer, farPeer };
 }
 
 test('sending and receiving allocate nothing but numbers too large for V8’s small integers', (t) => {
-  const { arena, counters, underlay, egress, ingress } = makeHost(t);
+  const { arena, counters, egress, ingress, peer, farPeer } = makeHost(t);
   const packet = new Packet();
   const at = arena.allocate(20_000) + 34;
   const whole = new Offload();
@@ -220,24 +223,25 @@ test('sending and receiving allocate nothing but numbers too large for V8’s sm
   const spec = { from: REMOTE, to: BOB, sequence: 0xffff_f000, partial: true };
   const small = ethernetFrame({ ...spec, payload: randomBytes(900, 1), partial: false });
   const large = ethernetFrame({ ...spec, payload: randomBytes(14_000, 1) });
-  const send = (bytes: Uint8Array, offload: Offload, vtep: number): void => {
+  const send = (bytes: Uint8Array, offload: Offload, to: Peer): void => {
     arena.bytes.set(bytes, at);
     parseFrame(arena.view, at, bytes.length, packet);
-    egress.send(packet, offload, BLUE, vtep | 0, underlay.port);
+    egress.send(packet, offload, BLUE, to);
+    egress.flush();
   };
-  for (const [name, bytes, offload, vtep, calls] of [
-    ['a frame', small, whole, LOOPBACK, 3],
-    ['a superframe', large, superframe, LOOPBACK, 3],
+  for (const [name, bytes, offload, to, calls] of [
+    ['a frame', small, whole, peer, 3],
+    ['a superframe', large, superframe, peer, 3],
     // Not to be reached from the loopback: the kernel refuses it, and nothing leaves the host.
-    ['a frame to a high address', small, whole, VTEP, 1],
-    ['a superframe to a high address', large, superframe, VTEP, 1],
+    ['a frame to a high address', small, whole, farPeer, 1],
+    ['a superframe to a high address', large, superframe, farPeer, 1],
   ] as const) {
     // The address that a system call takes; and the two MACs, where parsing them was not inlined.
     const allowed = (calls + 2) * BOXED_NUMBER_BYTES + NOISE_BYTES;
     const perCall = bytesPerCall(2_000, allowed, (count) => {
       for (let call = 0; call < count; call++) {
-        send(bytes, offload, vtep);
-        if (vtep === LOOPBACK) ingress.receive(NOW_MS);
+        send(bytes, offload, to);
+        if (to === peer) ingress.receive(NOW_MS);
       }
     });
     t.ok(perCall < allowed, `${name}: ${perCall.toFixed(2)} bytes for ${calls} system calls`);
@@ -303,7 +307,7 @@ test('100,000 mutated frames do no harm to the switch', (t) => {
     const { action, port, drop, answer, answerStart, answerBytes } = decision;
     if (action === 'port') return port !== undefined && servedPorts.has(port);
     if (action === 'drop') return DROP_REASONS[drop] !== undefined;
-    if (action === 'vtep') return decision.vtep === VTEP && decision.vni === BLUE;
+    if (action === 'vtep') return decision.peer?.address === VTEP && decision.vni === BLUE;
     if (answer === 'reset') return answerStart === scratch && answerBytes === 54;
     return answerStart === start && answerBytes <= decide.packet.length;
   }
@@ -360,7 +364,7 @@ test('100,000 mutated runs do no harm to the coalescer', (t) => {
 
 test('20,000 mutated superframes do no harm to the sender', (t) => {
   const random = makeRandom(0xe6e5);
-  const { arena, counters, underlay, egress } = makeHost(t);
+  const { arena, counters, underlay, egress, peer } = makeHost(t);
   const inputs = [
     { from: CLIENT, to: BOB, payload: randomBytes(900, 3), partial: true },
     {
@@ -388,7 +392,8 @@ test('20,000 mutated superframes do no harm to the sender', (t) => {
     offload.needsChecksum = random(2) === 0;
     offload.checksumStart = random(20) === 0 ? random(0x1_0000) : 34;
     offload.checksumOffset = random(20) === 0 ? random(0x1_0000) : 16;
-    egress.send(packet, offload, BLUE, LOOPBACK, underlay.port);
+    egress.send(packet, offload, BLUE, peer);
+    egress.flush();
     while (underlay.receiver.receive() >= 0);
     const front = arena.bytes.subarray(at - guard, at - 8);
     const behind = arena.bytes.subarray(at + input.length, at + input.length + guard);

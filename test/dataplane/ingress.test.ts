@@ -36,7 +36,7 @@ function makeHost(t: Test) {
   const { arena, checksum, counters } = makePacketMemory();
   const underlay = new LoopbackUnderlay(arena);
   const egress = new Egress(arena, checksum, counters, LOOPBACK);
-  const sender = new VxlanSender(arena, LOOPBACK, 1, 1);
+  const sender = new VxlanSender(arena, LOOPBACK, 1, () => t.fail('a send failed'));
   const world = new World(arena.view, arena.allocate(2048));
   const ingress = new Ingress({
     arena,
@@ -46,8 +46,9 @@ function makeHost(t: Test) {
     decide: world.decide,
     ports: new PortWriter(arena, counters),
     egress,
+    peers: world.peers,
   });
-  ingress.vteps.set(LOOPBACK | 0, underlay.port);
+  const peer = world.peers.add(LOOPBACK, underlay.port);
   const path = join(t.testdir({ tap: '' }), 'tap');
   const fd = openSync(path, 'a');
   t.teardown(() => {
@@ -70,14 +71,21 @@ function makeHost(t: Test) {
   function sendFrame(bytes: Uint8Array, offload: Offload): void {
     arena.bytes.set(bytes, at);
     const packet = parsedAt(arena.view, at, bytes.length);
-    egress.send(packet, offload, BLUE, LOOPBACK, underlay.port);
+    egress.send(packet, offload, BLUE, peer);
+    egress.flush();
   }
 
   /** Sends any bytes; with `segmentBytes`, as several datagrams. */
   function sendBytes(bytes: Uint8Array, segmentBytes = 0): void {
     arena.bytes.set(bytes, at);
-    arena.setIovec(sender.iovecs, at, bytes.length);
-    sender.send(LOOPBACK, underlay.port, 0, 1, segmentBytes);
+    const queue = sender.queue(0);
+    const stride = segmentBytes || bytes.length || 1;
+    let start = 0;
+    do {
+      queue.add(peer, at + start, Math.min(stride, bytes.length - start));
+      start += stride;
+    } while (start < bytes.length);
+    queue.flush();
   }
 
   /** Handles what has been sent, and gives what bob's TAP got for it. */
@@ -173,10 +181,14 @@ test('a superframe crosses the underlay in segments and reaches its port whole',
   const { 'underlay-bytes-out': out, 'underlay-bytes-in': back } = host.counters.traffic();
   t.same([out, back], [40_000 + 29 * 74, 40_000 + 29 * 74]);
 
-  const udp = ethernetFrame({ from: REMOTE, to: BOB, payload, protocol: PROTO_UDP, partial: true });
+  const udpSpec = { from: REMOTE, to: BOB, payload, protocol: PROTO_UDP, partial: true };
+  const fragile = ethernetFrame(udpSpec);
+  host.sendFrame(fragile, offloadOf(GSO_UDP_L4, 1400));
+  const datagrams = slowSegments(fragile, 1400).map((one) => PLAIN_HEADER + hex(one));
+  t.equal(host.receive(), datagrams.join(''), 'UDP without DF keeps its identifications');
+  const udp = ethernetFrame({ ...udpSpec, dontFragment: true });
   host.sendFrame(udp, offloadOf(GSO_UDP_L4, 1400));
-  const datagrams = slowSegments(udp, 1400).map((one) => PLAIN_HEADER + hex(one));
-  t.equal(host.receive(), datagrams.join(''), 'UDP keeps its datagrams');
+  t.equal(host.receive(), `01052a00780522000600${hex(udp)}`, 'UDP too');
   t.same(counted(host), {});
   t.end();
 });
@@ -238,7 +250,7 @@ for (const [name, bytes, reason] of [
 
 test('strangers are not listened to', (t) => {
   const host = makeHost(t);
-  host.ingress.vteps.clear();
+  host.world.peers.remove(LOOPBACK);
   host.sendBytes(vxlanDatagram(BLUE, ethernetFrame({ from: REMOTE, to: BOB })));
   t.equal(host.receive(), '');
   t.same(counted(host), { 'unknown-vtep': 1 });

@@ -12,7 +12,7 @@ import {
   readOffload,
   writeNeedsChecksum,
   writePlain,
-  writeTcpSuperframe,
+  writeSuperframe,
 } from '../../src/dataplane/offload.ts';
 import { isSoundSegment, partialChecksumStart } from '../../src/dataplane/partial-checksum.ts';
 import type { Arena } from '../../src/io/linux/arena.ts';
@@ -22,6 +22,7 @@ import {
   type FrameSpec,
   LOOPBACK,
   LoopbackUnderlay,
+  loopbackPeer,
   makePacketMemory,
   parsedAt,
   randomBytes,
@@ -52,7 +53,14 @@ test('virtio-net headers are those of virtio 1.2 section 5.1.6', (t) => {
     ['partial checksum', () => writeNeedsChecksum(view, 2, 34, 16), '01 00 0000 0000 2200 1000'],
     [
       'TCP superframe',
-      () => writeTcpSuperframe(view, 2, 66, 1448, 34),
+      () =>
+        writeSuperframe(view, 2, {
+          gsoType: GSO_TCPV4,
+          headerBytes: 66,
+          gsoBytes: 1448,
+          checksumStart: 34,
+          checksumOffset: 16,
+        }),
       '01 01 4200 a805 2200 1000',
     ],
   ] as const) {
@@ -374,6 +382,7 @@ function makeWire(t: Test) {
   const egress = new Egress(arena, checksum, counters, LOOPBACK);
   const coalescer = new Coalescer(arena, checksum);
   const at = arena.allocate(70_000) + 34;
+  const peer = loopbackPeer(underlay.port);
   t.teardown(() => {
     egress.close();
     underlay.close();
@@ -383,7 +392,8 @@ function makeWire(t: Test) {
     arena.bytes.set(bytes, at);
     const before = counters.traffic()['underlay-datagrams-out'];
     const packet = parsedAt(arena.view, at, bytes.length);
-    egress.send(packet, offload, VNI, LOOPBACK, underlay.port);
+    egress.send(packet, offload, VNI, peer);
+    egress.flush();
     const sent = counters.traffic()['underlay-datagrams-out'] - before;
     const datagrams: Uint8Array[] = [];
     const joined: { bytes: Uint8Array; gsoBytes: number; segments: number }[] = [];
@@ -401,7 +411,7 @@ function makeWire(t: Test) {
     });
     return { datagrams, joined };
   }
-  return { carry, counters, underlay, egress, arena, at };
+  return { carry, counters, peer, egress, arena, at };
 }
 
 function offloadOf(gsoType: number, gsoBytes: number, needsChecksum = true): Offload {
@@ -441,12 +451,14 @@ test('segmenting a superframe and coalescing it back gives the same bytes', (t) 
       identification: fc.nat({ max: 0xffff }),
       tcpOptions: fc.constantFrom(new Uint8Array(0), TIMESTAMPS),
       ipOptions: fc.constantFrom(0, 0, 3),
+      dontFragment: fc.boolean(),
     })
     .map(({ payloadBytes, seed, isTcp, gsoBytes, tcpOptions, ...rest }) => ({
       gsoBytes,
       isTcp,
       tcpFlags: rest.tcpFlags,
       plain: rest.ipOptions === 0,
+      dontFragment: rest.dontFragment,
       bytes: ethernetFrame({
         ...rest,
         ...(isTcp ? { tcpOptions } : {}),
@@ -458,7 +470,7 @@ test('segmenting a superframe and coalescing it back gives the same bytes', (t) 
       }),
     }));
   fc.assert(
-    fc.property(superframe, ({ bytes, gsoBytes, isTcp, tcpFlags, plain }) => {
+    fc.property(superframe, ({ bytes, gsoBytes, isTcp, tcpFlags, plain, dontFragment }) => {
       const offload = offloadOf(isTcp ? GSO_TCPV4 : GSO_UDP_L4, gsoBytes);
       const { datagrams, joined } = carry(bytes, offload);
       const segments = slowSegments(bytes, gsoBytes);
@@ -469,7 +481,7 @@ test('segmenting a superframe and coalescing it back gives the same bytes', (t) 
       );
       mustEqual(again, segments, 'the frames joined and cut again');
       const inOneSend = Math.min(64, Math.floor(65_507 / (datagrams[0]?.length ?? 1)));
-      const isRun = isTcp && plain && (tcpFlags | PSH) === (ACK | PSH);
+      const isRun = plain && (isTcp ? (tcpFlags | PSH) === (ACK | PSH) : dontFragment);
       if (isRun && segments.length > 1 && segments.length <= inOneSend) {
         whole += 1;
         mustEqual(
@@ -497,7 +509,7 @@ test('a superframe of more segments than one send takes leaves in several', (t) 
   );
   t.same([datagrams.length, joined.length], [130, 3], '64 + 64 + 2');
   t.match(counters.traffic(), {
-    'underlay-sends': 3,
+    'underlay-sends': 1,
     'underlay-datagrams-out': 130,
     'underlay-bytes-out': 130 * (8 + 54) + 13_000,
   });
@@ -535,7 +547,7 @@ test('a whole frame leaves as it is, or with its checksum completed', (t) => {
 });
 
 test('an offload that fits no frame is a drop', (t) => {
-  const { egress, counters, underlay, arena, at } = makeWire(t);
+  const { egress, counters, peer, arena, at } = makeWire(t);
   const checksumAt = (checksumStart: number): Offload =>
     Object.assign(offloadOf(GSO_NONE, 0), { checksumStart });
   const tcp = ethernetFrame({ ...PLAIN, partial: true });
@@ -556,7 +568,8 @@ test('an offload that fits no frame is a drop', (t) => {
     arena.bytes.set(bytes, at);
     arena.bytes.fill(0xee, at + bytes.length, at + bytes.length + 64);
     const before = counters.drops()['bad-offload'];
-    egress.send(parsedAt(arena.view, at, bytes.length), offload, VNI, LOOPBACK, underlay.port);
+    egress.send(parsedAt(arena.view, at, bytes.length), offload, VNI, peer);
+    egress.flush();
     t.equal(counters.drops()['bad-offload'], before + 1, name);
     const behind = arena.bytes.subarray(at + bytes.length, at + bytes.length + 64);
     t.ok(
@@ -572,7 +585,8 @@ test('a send that the kernel refuses is a drop', (t) => {
   const { egress, counters, arena, at } = makeWire(t);
   const bytes = ethernetFrame(PLAIN);
   arena.bytes.set(bytes, at);
-  egress.send(parsedAt(arena.view, at, bytes.length), new Offload(), VNI, LOOPBACK, 0);
+  egress.send(parsedAt(arena.view, at, bytes.length), new Offload(), VNI, loopbackPeer(0));
+  egress.flush();
   t.equal(counters.drops()['send-failed'], 1);
   t.match(counters.traffic(), { 'underlay-sends': 1, 'underlay-datagrams-out': 0 });
   t.end();

@@ -1,5 +1,6 @@
 import { test } from 'tap';
 import { GATEWAY_MAC, macOfIpv4, parseCidr, parseIpv4, parseMac } from '../../src/core/address.ts';
+import { ipWords } from '../../src/core/ip.ts';
 import { PROTO_TCP } from '../../src/core/packet.ts';
 import type { DataPlaneCommand } from '../../src/dataplane/commands.ts';
 import {
@@ -9,6 +10,7 @@ import {
   TRAFFIC_COUNTERS,
   trafficIndex,
 } from '../../src/dataplane/counters.ts';
+import { Peers } from '../../src/dataplane/peers.ts';
 import { Switch } from '../../src/dataplane/switch.ts';
 import { Tables } from '../../src/dataplane/tables.ts';
 import { flowTableBytes } from '../../src/routing-mesh/flow-table.ts';
@@ -24,10 +26,10 @@ function makeTables() {
   const memory = new Uint8Array(flowTableBytes(64));
   const mesh = new Mesh({ memory, capacity: 64, hashKey: new Uint8Array(8) });
   const view = new DataView(new ArrayBuffer(2048));
-  const decide = new Switch({ view, mesh, scratch: 34 });
-  const vteps = new Map<number, number>();
+  const peers = new Peers();
+  const decide = new Switch({ view, mesh, peers, scratch: 34 });
   const served: string[] = [];
-  const tables = new Tables(decide, mesh, vteps, {
+  const tables = new Tables(decide, mesh, peers, {
     added: ({ id }) => served.push(`+${id}`),
     removed: ({ id }) => served.push(`-${id}`),
   });
@@ -38,9 +40,10 @@ function makeTables() {
   const where = (address: string): string => {
     const endpoint = decide.networks.get(BLUE)?.byAddress(parseIpv4(address));
     if (endpoint === undefined) return 'nowhere';
-    return endpoint.port === undefined ? `vtep ${endpoint.vtep & 255}` : `port ${endpoint.port.id}`;
+    const { port, peer } = endpoint;
+    return port === undefined ? `vtep ${(peer?.w3 ?? 0) & 255}` : `port ${port.id}`;
   };
-  return { tables, apply, where, decide, mesh, view, vteps, served };
+  return { tables, apply, where, decide, mesh, view, peers, served };
 }
 
 const NETWORK: DataPlaneCommand = {
@@ -63,7 +66,6 @@ function setEndpoint(text: string, vtep: number, mac?: string): DataPlaneCommand
     address,
     mac: mac === undefined ? macOfIpv4(address) : parseMac(mac),
     vtep,
-    vtepPort: 4789,
   };
 }
 
@@ -195,7 +197,7 @@ test('tables: commands about what does not exist are refused', (t) => {
 });
 
 test('tables: VTEPs, services and gauges', (t) => {
-  const { apply, tables, mesh, vteps, decide, view } = makeTables();
+  const { apply, tables, mesh, peers, decide, view } = makeTables();
   const vip = parseIpv4('10.0.1.100');
   const gateway = parseIpv4('10.0.1.1');
   const backend = { id: 't1', address: parseIpv4('10.0.1.6'), scope: BLUE, weight: 1 };
@@ -211,10 +213,10 @@ test('tables: VTEPs, services and gauges', (t) => {
     { kind: 'setService', service: { scope: BLUE, vip, gateway, backends } },
   );
   t.same(
-    [...vteps],
+    [...peers].map(({ address, port, isKnown }) => ({ address, port, isKnown })),
     [
-      [VTEP_B | 0, 4789],
-      [VTEP_C | 0, 4790],
+      { address: VTEP_B, port: 4789, isKnown: true },
+      { address: VTEP_C, port: 4790, isKnown: true },
     ],
   );
   const frame = ethernetFrame({ from: '10.0.1.5:5000', to: '10.0.1.100:80', toMac: GATEWAY_MAC });
@@ -238,6 +240,9 @@ test('tables: VTEPs, services and gauges', (t) => {
   );
   t.match(tables.status(), { networks: 1, vteps: 1, services: [] });
   t.notOk(mesh.isVip(BLUE, vip));
+  t.match(peers.find(...ipWords(VTEP_B)), { isKnown: false }, 'an endpoint names it');
+  apply(removeEndpoint('10.0.1.6', VTEP_B));
+  t.equal(peers.find(...ipWords(VTEP_B)), undefined);
   t.end();
 });
 

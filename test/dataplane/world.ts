@@ -5,8 +5,10 @@ import {
   parseCidr,
   parseIpv4,
 } from '../../src/core/address.ts';
+import { formatIpPort } from '../../src/core/ip.ts';
 import { ETHERTYPE_ARP, PROTO_ICMP, readMac, writeMac } from '../../src/core/packet.ts';
 import { DROP_REASONS } from '../../src/dataplane/counters.ts';
+import { type Peer, Peers } from '../../src/dataplane/peers.ts';
 import { Port } from '../../src/dataplane/port.ts';
 import { type Decision, Switch } from '../../src/dataplane/switch.ts';
 import { flowTableBytes } from '../../src/routing-mesh/flow-table.ts';
@@ -54,6 +56,7 @@ export class World {
   readonly bytes: Uint8Array;
   readonly decide: Switch;
   readonly mesh: Mesh;
+  readonly peers: Peers = new Peers();
   readonly ports: Readonly<Record<'alice' | 'bob' | 'carol' | 'host', Port>>;
   /** Where frames go, and where the switch makes its own. */
   readonly start: number;
@@ -71,7 +74,8 @@ export class World {
     const capacity = 4096;
     const memory = new Uint8Array(flowTableBytes(capacity));
     this.mesh = new Mesh({ memory, capacity, hashKey: Uint8Array.of(1, 9, 2, 8, 3, 7, 4, 6) });
-    this.decide = new Switch({ view, mesh: this.mesh, scratch: this.scratch });
+    const { mesh, peers, scratch } = this;
+    this.decide = new Switch({ view, mesh, peers, scratch });
     this.ports = {
       alice: makePort(1, 'alice', BLUE),
       bob: makePort(2, 'bob', BLUE),
@@ -79,11 +83,12 @@ export class World {
       host: makePort(4, 'host', HOST_SCOPE),
     };
     const { alice, bob, carol, host } = this.ports;
-    const blue = new Network<Port>(BLUE, parseCidr('240.0.1.0/24'), parseIpv4(GATEWAY));
+    const blue = new Network<Port, Peer>(BLUE, parseCidr('240.0.1.0/24'), parseIpv4(GATEWAY));
     for (const port of [alice, bob]) blue.set(new Endpoint(port.address, port.mac, { port }));
     const remote = address('remote');
-    blue.set(new Endpoint<Port>(remote, macOfIpv4(remote), { vtep: VTEP, vtepPort: VTEP_PORT }));
-    const red = new Network<Port>(RED, parseCidr('240.0.2.0/24'), parseIpv4('240.0.2.1'));
+    const peer = this.peers.add(VTEP, VTEP_PORT);
+    blue.set(new Endpoint<Port, Peer>(remote, macOfIpv4(remote), { peer }));
+    const red = new Network<Port, Peer>(RED, parseCidr('240.0.2.0/24'), parseIpv4('240.0.2.1'));
     red.set(new Endpoint(carol.address, carol.mac, { port: carol }));
     this.decide.networks.set(BLUE, blue).set(RED, red);
     this.decide.hostPort = host;
@@ -143,7 +148,7 @@ export class World {
 
   /** A decision and the frame that it is about, in one line. */
   #tell(decision: Decision): string {
-    const { action, port, vni, vtep, vtepPort } = decision;
+    const { action, port, vni, peer } = decision;
     switch (action) {
       case 'drop':
         return `drop ${DROP_REASONS[decision.drop]}`;
@@ -152,7 +157,7 @@ export class World {
         return `port ${name}: ${this.#frameAt(this.start)}`;
       }
       case 'vtep':
-        return `vtep ${formatIpv4(vtep)}:${vtepPort}/${vni}: ${this.#frameAt(this.start)}`;
+        return `vtep ${formatIpPort(peer?.address ?? 0, peer?.port ?? 0)}/${vni}: ${this.#frameAt(this.start)}`;
       case 'back':
         return `${decision.answer}: ${this.#frameAt(decision.answerStart)}`;
     }

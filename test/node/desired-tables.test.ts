@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { test } from 'tap';
 import { formatIpv4, macOfIpv4, parseIpv4 } from '../../src/core/address.ts';
+import { formatIp } from '../../src/core/ip.ts';
 import type { DataPlaneCommand } from '../../src/dataplane/commands.ts';
 import type { NetworkAssignment, ServiceAssignment } from '../../src/manager/session-protocol.ts';
 import {
@@ -108,7 +109,6 @@ test('networks, VTEPs, remote endpoints and services become entries, in that ord
       address: parseIpv4('10.0.1.6'),
       mac: macOfIpv4(parseIpv4('10.0.1.6')),
       vtep: VTEP_B.address,
-      vtepPort: VTEP_B.port,
     },
     {
       kind: 'setService',
@@ -241,11 +241,11 @@ function transcript(changes: readonly DataPlaneCommand[]): string[] {
       case 'setEndpoint':
       case 'removeEndpoint': {
         const { kind, vni, address, vtep } = command;
-        return `${kind} ${formatIpv4(address)} of ${vni} at ${formatIpv4(vtep)}`;
+        return `${kind} ${formatIpv4(address)} of ${vni} at ${formatIp(vtep)}`;
       }
       case 'setVtep':
       case 'removeVtep':
-        return `${command.kind} ${formatIpv4(command.address)}`;
+        return `${command.kind} ${formatIp(command.address)}`;
       case 'setService':
         return `setService ${formatIpv4(command.service.vip)} of ${command.service.scope}`;
       case 'removeService':

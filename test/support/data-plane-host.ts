@@ -54,7 +54,6 @@ await dataPlane.apply([
       address: number,
       mac: mac === undefined ? macOfIpv4(number) : parseMac(mac),
       vtep: parseIpv4(vtep),
-      vtepPort: VXLAN_PORT,
     };
   }),
 ]);

@@ -6,24 +6,28 @@ import { Endpoint, Network } from '../../src/vxlan/fdb.ts';
 
 const SUBNET = parseCidr('240.0.0.0/24');
 const GATEWAY = parseIpv4('240.0.0.1');
-const VTEP = { vtep: parseIpv4('198.51.100.2'), vtepPort: 4789 };
+const PEER = { peer: '198.51.100.2' };
 
-function makeNetwork(): Network<string> {
-  return new Network<string>(4096, SUBNET, GATEWAY);
+function makeNetwork(): Network<string, string> {
+  return new Network<string, string>(4096, SUBNET, GATEWAY);
 }
 
 /** The endpoint with `mac`, looked up as in a frame. */
-function byMac(network: Network<string>, mac: number): Endpoint<string> | undefined {
+function byMac(
+  network: Network<string, string>,
+  mac: number,
+): Endpoint<string, string> | undefined {
   const view = new DataView(new ArrayBuffer(8));
   writeMac(view, 1, mac);
   return network.byMacAt(view, 1);
 }
 
-test('an endpoint is here or behind a VTEP', (t) => {
+test('an endpoint is here or behind a PEER', (t) => {
   const address = parseIpv4('240.0.0.2');
   const mac = macOfIpv4(address);
-  t.match(new Endpoint(address, mac, { port: 'tap' }), { address, mac, port: 'tap', vtep: 0 });
-  t.match(new Endpoint(address, mac, VTEP), { port: undefined, ...VTEP });
+  const here = new Endpoint(address, mac, { port: 'tap' });
+  t.match(here, { address, mac, port: 'tap', peer: undefined });
+  t.match(new Endpoint(address, mac, PEER), { port: undefined, ...PEER });
   t.end();
 });
 
@@ -38,9 +42,9 @@ test('a MAC that shares only its low 32 bits with a known one is unknown', (t) =
 
 /** The forwarding database as a list: what {@link Network} does by hashing. */
 class SlowFdb {
-  #endpoints: Endpoint<string>[] = [];
+  #endpoints: Endpoint<string, string>[] = [];
 
-  set(endpoint: Endpoint<string>): void {
+  set(endpoint: Endpoint<string, string>): void {
     this.#endpoints = [
       ...this.#endpoints.filter(
         ({ address, mac }) =>
@@ -54,7 +58,7 @@ class SlowFdb {
     this.#endpoints = this.#endpoints.filter((endpoint) => endpoint.address !== address);
   }
 
-  all(): readonly Endpoint<string>[] {
+  all(): readonly Endpoint<string, string>[] {
     return this.#endpoints;
   }
 }
@@ -75,8 +79,8 @@ test('the forwarding database is like a list searched from end to end', (t) => {
       const slow = new SlowFdb();
       for (const one of steps) {
         if ('mac' in one) {
-          const where = one.port === undefined ? VTEP : { port: one.port };
-          const endpoint = new Endpoint<string>(one.address, one.mac, where);
+          const where = one.port === undefined ? PEER : { port: one.port };
+          const endpoint = new Endpoint<string, string>(one.address, one.mac, where);
           network.set(endpoint);
           slow.set(endpoint);
         } else {

@@ -86,6 +86,9 @@ export const writev: Syscall<[fd: number, vectors: number, count: number]> = dec
 export const sendmsg: Syscall<[fd: number, message: number, flags: number]> = declare(
   'int64_t sendmsg(int fd, uintptr_t message, int flags)',
 );
+/** sendmmsg(2); `messages` is the address of an array of mmsghdr. */
+export const sendmmsg: Syscall<[fd: number, messages: number, count: number, flags: number]> =
+  declare('int sendmmsg(int fd, uintptr_t messages, unsigned int count, int flags)');
 /** recvmsg(2); `message` is the address of a msghdr. */
 export const recvmsg: Syscall<[fd: number, message: number, flags: number]> = declare(
   'int64_t recvmsg(int fd, uintptr_t message, int flags)',
