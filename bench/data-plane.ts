@@ -1,140 +1,217 @@
-import { once } from 'node:events';
-import { availableParallelism } from 'node:os';
 import { canMakeLab, Lab } from '../test/support/lab.ts';
-import { Lines } from '../test/support/lines.ts';
-import { buildOverlay, type Overlay, type Path } from './overlay.ts';
+import { Ground, missingPackages, type Path, type Side } from './ground.ts';
+import { ALL_MEASUREMENTS, type Measurement, RTT, TCP_ONE, UDP_SMALL } from './measurements.ts';
+import { memoryAfter, memoryAtRest } from './memory.ts';
+import { kernelVxlan, kernelVxlanV6, kernelVxlanV6Underlay } from './peers/kernel-vxlan.ts';
+import { nebula } from './peers/nebula.ts';
+import { openvpn } from './peers/openvpn.ts';
+import { tinc } from './peers/tinc.ts';
+import { veth, vethV6 } from './peers/veth.ts';
+import { wireguardGo } from './peers/wireguard-go.ts';
+import { untilReachable } from './ping.ts';
 import { type BenchOptions, type Row, row } from './rows.ts';
+import { weft, weftEncrypted, weftLocal, weftPlain, weftV6, weftV6Underlay } from './weft.ts';
 
-const PINGS = 500;
+/** A form of weft beside its peers, and how the names of its rows differ from those of the figures. */
+interface Suite {
+  readonly prefix?: string;
+  readonly suffix?: string;
+  readonly ours: Side;
+  readonly peers: readonly Side[];
+  readonly measurements: readonly Measurement[];
+}
+
+const SUITES: readonly Suite[] = [
+  { ours: weft, peers: [veth, kernelVxlan], measurements: ALL_MEASUREMENTS },
+  { prefix: 'local-', ours: weftLocal, peers: [veth], measurements: [TCP_ONE] },
+  {
+    suffix: '-encrypted',
+    ours: weftEncrypted,
+    peers: [weftPlain, wireguardGo, nebula, tinc, openvpn],
+    measurements: ALL_MEASUREMENTS,
+  },
+  {
+    suffix: '-v6',
+    ours: weftV6,
+    peers: [vethV6, kernelVxlanV6],
+    measurements: ALL_MEASUREMENTS,
+  },
+  {
+    suffix: '-v6underlay',
+    ours: weftV6Underlay,
+    peers: [vethV6, kernelVxlanV6Underlay],
+    measurements: [TCP_ONE, UDP_SMALL, RTT],
+  },
+];
+
+/** How long a new path may take until its far end answers. */
+const REACHABLE_SECONDS = 15;
 
 /**
- * TCP throughput, 64-byte UDP packets and round trips through two agents, beside the bare underlay and a
- * kernel VXLAN device, and local port to port beside the underlay. The paths take turns, so that a noisy
- * machine disturbs all alike.
+ * Throughput, packet rate, round trips and CPU time of all forms of weft, each beside its peers, and the
+ * memory of the agents. Sides take turns, so that a noisy machine disturbs all alike. A side that is not
+ * installed, or fails, is left out, and `complain` is told.
  */
-export async function* benchDataPlane(options: BenchOptions): AsyncGenerator<Row> {
+export async function* benchDataPlane(
+  options: BenchOptions,
+  complain: (text: string, isFailure: boolean) => void,
+): AsyncGenerator<Row> {
   if (!canMakeLab()) throw new Error('Cannot bench the data plane: it needs root');
   const lab = new Lab();
   try {
-    const overlay = await buildOverlay(lab);
-    yield* compare(lab, overlay, options, 'tcp1', 'Gbit/s', tcpGigabits);
-    yield* compare(lab, overlay, options, 'udp64', 'packets/s', udpPackets);
-    const pings = { ...options, runs: Math.max(5, options.runs) };
-    const sleep = keepAwake(lab);
-    yield* compare(lab, overlay, pings, 'rtt-p50', 'ms', pingMedianMs);
-    await sleep();
-    yield* compare(lab, overlay, pings, 'rtt-idle-p50', 'ms', pingMedianMs);
-    yield* compareLocal(lab, overlay, options);
-    yield* memoryGrowth(lab, overlay);
+    yield* new Bench(new Ground(lab), options, complain).rows();
   } finally {
     await lab.close();
   }
 }
 
-type Measure = (lab: Lab, path: Path, seconds: number) => Promise<number>;
+/** Names of all rows, in their order. */
+export function dataPlaneRows({ longSeconds }: Pick<BenchOptions, 'longSeconds'>): string[] {
+  const figures = SUITES.flatMap((suite) =>
+    suite.measurements.flatMap((measurement) => rowNames(suite, measurement)),
+  );
+  return ['rss-at-rest', ...figures, ...longRows(longSeconds)];
+}
 
-async function* compare(
-  lab: Lab,
-  overlay: Overlay,
-  { runs, seconds }: BenchOptions,
-  name: string,
-  unit: string,
-  measure: Measure,
-): AsyncGenerator<Row> {
-  const weft: number[] = [];
-  const veth: number[] = [];
-  const kernel: number[] = [];
-  for (let run = 0; run < runs; run += 1) {
-    weft.push(await measure(lab, overlay.weft, seconds));
-    veth.push(await measure(lab, overlay.veth, seconds));
-    kernel.push(await measure(lab, overlay.kernelVxlan, seconds));
+/** Names of all that weft is measured beside. */
+export function dataPlanePeers(): string[] {
+  return [...new Set(SUITES.flatMap(({ peers }) => peers.map(({ name }) => name)))];
+}
+
+function rowNames({ prefix = '', suffix = '' }: Suite, { figures }: Measurement): string[] {
+  return figures.map(({ name }) => `${prefix}${name}${suffix}`);
+}
+
+function longRows(seconds: number): string[] {
+  return [`rss-after-${seconds}s`, `flows-after-${seconds}s`];
+}
+
+/** One run of the bench. */
+class Bench {
+  readonly #ground: Ground;
+  readonly #options: BenchOptions;
+  readonly #complain: (text: string, isFailure: boolean) => void;
+  /** Paths that were built; those that could not be are undefined. */
+  readonly #paths = new Map<Side, Path | undefined>();
+
+  constructor(
+    ground: Ground,
+    options: BenchOptions,
+    complain: (text: string, isFailure: boolean) => void,
+  ) {
+    this.#ground = ground;
+    this.#options = options;
+    this.#complain = complain;
   }
-  yield row(name, unit, weft, 'veth', veth);
-  yield row(name, unit, weft, 'kernel-vxlan', kernel);
-}
 
-async function* compareLocal(
-  lab: Lab,
-  overlay: Overlay,
-  { runs, seconds }: BenchOptions,
-): AsyncGenerator<Row> {
-  const local: number[] = [];
-  const veth: number[] = [];
-  for (let run = 0; run < runs; run += 1) {
-    local.push(await tcpGigabits(lab, overlay.weftLocal, seconds));
-    veth.push(await tcpGigabits(lab, overlay.veth, seconds));
+  async *rows(): AsyncGenerator<Row> {
+    // First of all, while the agents have carried nothing.
+    yield* this.#memory(['rss-at-rest'], () => memoryAtRest(this.#ground));
+    for (const suite of SUITES) {
+      for (const measurement of suite.measurements) yield* this.#compare(suite, measurement);
+    }
+    const { longSeconds } = this.#options;
+    yield* this.#memory(longRows(longSeconds), () => memoryAfter(this.#ground, longSeconds));
   }
-  yield row('local-tcp1', 'Gbit/s', local, 'veth', veth);
+
+  async *#memory(
+    names: readonly string[],
+    measure: () => AsyncGenerator<Row>,
+  ): AsyncGenerator<Row> {
+    if (!names.some((name) => this.#isWanted(name))) return;
+    try {
+      for await (const made of measure()) if (this.#isWanted(made.name)) yield made;
+    } catch (error) {
+      this.#complain(`${names.join(', ')}: ${describe(error)}`, true);
+    }
+  }
+
+  /** Measures weft and its peers in turn, and gives a row for each figure and peer. */
+  async *#compare(suite: Suite, measurement: Measurement): AsyncGenerator<Row> {
+    const names = rowNames(suite, measurement);
+    if (!names.some((name) => this.#isWanted(name))) return;
+    if ((await this.#path(suite.ours, suite)) === undefined) return;
+    const sides = [suite.ours, ...suite.peers.filter(({ name }) => this.#isPeerWanted(name))];
+    const samples = new Map<Side, (readonly number[])[]>();
+    for (const side of sides) {
+      if ((await this.#path(side, suite)) !== undefined) samples.set(side, []);
+    }
+    for (let run = 0; run < this.#options.runs && samples.has(suite.ours); run += 1) {
+      for (const side of samples.keys()) {
+        const sample = await this.#sample(side, suite, measurement);
+        if (sample === undefined) samples.delete(side);
+        else samples.get(side)?.push(sample);
+      }
+    }
+    const ours = samples.get(suite.ours);
+    if (ours === undefined) return;
+    for (const [index, name] of names.entries()) {
+      if (!this.#isWanted(name)) continue;
+      const values = (of: readonly (readonly number[])[]): number[] =>
+        of.map((sample) => sample[index] ?? Number.NaN);
+      for (const [side, theirs] of samples) {
+        if (side === suite.ours) continue;
+        const { unit = '' } = measurement.figures[index] ?? {};
+        yield row(name, unit, values(ours), side.name, values(theirs));
+      }
+    }
+  }
+
+  /** The path of a side, which is built when it is first asked for; undefined if that failed. */
+  async #path(side: Side, suite: Suite): Promise<Path | undefined> {
+    if (this.#paths.has(side)) return this.#paths.get(side);
+    const path = await this.#build(side, suite);
+    this.#paths.set(side, path);
+    return path;
+  }
+
+  async #build(side: Side, { prefix = '', suffix = '' }: Suite): Promise<Path | undefined> {
+    const missing = missingPackages(side);
+    if (missing.length > 0) {
+      const command = `apt-get install ${missing.join(' ')}`;
+      this.#complain(`${side.name} is not installed, its rows are left out: ${command}`, false);
+      return undefined;
+    }
+    try {
+      const path = await side.build(this.#ground);
+      await untilReachable(this.#ground.lab, path, REACHABLE_SECONDS);
+      return path;
+    } catch (error) {
+      const name = `${side.name} of the rows "${prefix}…${suffix}"`;
+      this.#complain(`Cannot build ${name}, they are left out: ${describe(error)}`, true);
+      return undefined;
+    }
+  }
+
+  async #sample(
+    side: Side,
+    suite: Suite,
+    measurement: Measurement,
+  ): Promise<readonly number[] | undefined> {
+    const path = this.#paths.get(side);
+    if (path === undefined) return undefined;
+    try {
+      return await measurement.run(this.#ground.lab, path, this.#options.seconds);
+    } catch (error) {
+      const names = rowNames(suite, measurement).join(', ');
+      this.#complain(`Cannot measure ${names} of ${side.name}: ${describe(error)}`, true);
+      return undefined;
+    }
+  }
+
+  #isWanted(name: string): boolean {
+    return this.#options.only?.includes(name) ?? true;
+  }
+
+  #isPeerWanted(name: string): boolean {
+    return this.#options.peers?.includes(name) ?? true;
+  }
 }
 
-/**
- * Keeps all CPUs from halting, by loops of the lowest priority. In a virtual machine a halted CPU takes up
- * to a millisecond to wake, which says more about the machine than about who is woken: `rtt-p50` is
- * without that, `rtt-idle-p50` with it.
- *
- * @returns a function that ends it
- */
-function keepAwake(lab: Lab): () => Promise<void> {
-  const host = lab.hosts[0];
-  if (host === undefined) throw new Error('Cannot keep awake: the lab has no host');
-  const command = ['nice', '-n', '19', 'sh', '-c', 'while :; do :; done'];
-  const loops = Array.from({ length: availableParallelism() }, () => lab.spawn(host, command));
-  return async () => {
-    const ended = loops.map((loop) => once(loop, 'exit'));
-    for (const loop of loops) loop.kill('SIGKILL');
-    await Promise.all(ended);
-  };
+/** What went wrong, with what a program that failed said. */
+function describe(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const { stderr } = error as Error & { readonly stderr?: unknown };
+  const said = typeof stderr === 'string' ? stderr.trim() : '';
+  return said === '' ? error.message : `${error.message.split('\n')[0]}: ${said}`;
 }
-
-const GROWTH_SECONDS = 60;
-
-/** Resident memory of the sending agent after a minute of full load, beside that after five seconds. */
-async function* memoryGrowth(lab: Lab, overlay: Overlay): AsyncGenerator<Row> {
-  await tcpGigabits(lab, overlay.weft, 5);
-  const [before] = await overlay.counters();
-  await tcpGigabits(lab, overlay.weft, GROWTH_SECONDS);
-  const [after] = await overlay.counters();
-  const megabytes = (bytes: number | undefined): number[] => [(bytes ?? 0) / 1e6];
-  yield row('rss-after-60s', 'MB', megabytes(after?.rss), 'after-5s', megabytes(before?.rss));
-}
-
-interface IperfEnd {
-  readonly sum_received?: { readonly bits_per_second: number };
-  readonly sum?: {
-    readonly packets: number;
-    readonly lost_packets: number;
-    readonly seconds: number;
-  };
-}
-
-async function iperf(
-  lab: Lab,
-  { from, to, address }: Path,
-  seconds: number,
-  flags: readonly string[],
-): Promise<IperfEnd> {
-  const server = new Lines(lab.spawn(to, ['iperf3', '-s', '-1', '--forceflush']));
-  await server.until(/Server listening/);
-  const command = ['iperf3', '-c', address, '-t', String(seconds), '-J', ...flags];
-  const { stdout } = await lab.exec(from, command, (seconds + 20) * 1_000);
-  return (JSON.parse(stdout) as { readonly end: IperfEnd }).end;
-}
-
-const tcpGigabits: Measure = async (lab, path, seconds) => {
-  const { sum_received: received } = await iperf(lab, path, seconds, []);
-  return (received?.bits_per_second ?? 0) / 1e9;
-};
-
-/** 64-byte datagrams that arrive, with the sender going as fast as it can. */
-const udpPackets: Measure = async (lab, path, seconds) => {
-  const { sum } = await iperf(lab, path, seconds, ['-u', '-b', '0', '-l', '64']);
-  if (sum === undefined) return 0;
-  return (sum.packets - sum.lost_packets) / sum.seconds;
-};
-
-const pingMedianMs: Measure = async (lab, { from, address }) => {
-  const command = ['ping', '-i', '0.002', '-c', String(PINGS), address];
-  const { stdout } = await lab.exec(from, command);
-  const times = [...stdout.matchAll(/time=([\d.]+) ms/g)].map(([, time]) => Number(time));
-  return times.sort((a, b) => a - b)[times.length >> 1] ?? Number.NaN;
-};

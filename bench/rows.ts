@@ -1,9 +1,18 @@
+/** All digits that {@link row} leaves. */
+const FIGURES = { maximumFractionDigits: 6 };
+
 /** How long and how often to measure. */
 export interface BenchOptions {
   /** Length of one throughput run. */
   readonly seconds: number;
   /** Runs of each measurement; rows hold their median. */
   readonly runs: number;
+  /** Length of the load between the two looks at the memory of the agents. */
+  readonly longSeconds: number;
+  /** Names of the rows that are wanted; all if undefined. */
+  readonly only: readonly string[] | undefined;
+  /** Names of the peers that are wanted; all if undefined. */
+  readonly peers: readonly string[] | undefined;
 }
 
 /** One figure beside a peer's, measured in the same run of the bench. */
@@ -13,7 +22,7 @@ export interface Row {
   readonly value: number;
   readonly peer: string;
   readonly peerValue: number;
-  /** Ours divided by the peer's; for `ms` lower is better, for all else higher. */
+  /** Ours divided by the peer's: 0.5 is half as fast, or, for `ms`, `s/GB` and `MB`, half as much of it. */
   readonly ratio: number;
 }
 
@@ -27,7 +36,7 @@ export function row(
 ): Row {
   const value = median(ours);
   const peerValue = median(theirs);
-  const ratio = round(value / peerValue);
+  const ratio = value === peerValue ? 1 : round(value / peerValue);
   return { name, unit, value: round(value), peer, peerValue: round(peerValue), ratio };
 }
 
@@ -48,14 +57,7 @@ export function printRow(row: Row): void {
 
 /** Prints rows for people. */
 export function printTable(rows: readonly Row[]): void {
-  const cells = rows.map((row) => [
-    row.name,
-    `${row.value} ${row.unit}`,
-    row.peer,
-    `${row.peerValue} ${row.unit}`,
-    String(row.ratio),
-  ]);
-  const table = [['ROW', 'WEFT', 'PEER', 'ITS FIGURE', 'RATIO'], ...cells];
+  const table = [['ROW', 'WEFT', 'PEER', 'ITS FIGURE', 'RATIO'], ...rows.map(cells)];
   const widths = [0, 1, 2, 3, 4].map((column) =>
     Math.max(...table.map((line) => line[column]?.length ?? 0)),
   );
@@ -67,4 +69,16 @@ export function printTable(rows: readonly Row[]): void {
         .trimEnd(),
     );
   }
+}
+
+/** Prints rows as a table for a document. */
+export function printMarkdown(rows: readonly Row[]): void {
+  console.log('| row | weft | peer | its figure | ratio |\n|---|---|---|---|---|');
+  for (const [name, ...rest] of rows.map(cells))
+    console.log(`| \`${name}\` | ${rest.join(' | ')} |`);
+}
+
+function cells({ name, unit, value, peer, peerValue, ratio }: Row): string[] {
+  const figure = (number: number): string => `${number.toLocaleString('en-US', FIGURES)} ${unit}`;
+  return [name, figure(value), peer, figure(peerValue), String(ratio)];
 }
