@@ -44,6 +44,8 @@ const SUITES: readonly Suite[] = [
   },
 ];
 
+/** How much of a failed program's output is repeated; iperf3 puts its error last. */
+const MESSAGE_CHARACTERS = 500;
 /** How long a new path may take until its far end answers. */
 const REACHABLE_SECONDS = 15;
 
@@ -208,10 +210,11 @@ class Bench {
   }
 }
 
-/** What went wrong, with what a program that failed said. */
+/** What went wrong: what a program that failed said, or the error's own words. */
 function describe(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  const { stderr } = error as Error & { readonly stderr?: unknown };
-  const said = typeof stderr === 'string' ? stderr.trim() : '';
-  return said === '' ? error.message : `${error.message.split('\n')[0]}: ${said}`;
+  const { stderr, stdout, message } = error as Error & Readonly<Record<string, unknown>>;
+  const said = [stderr, stdout]
+    .map((text) => String(text ?? '').trim())
+    .find((text) => text !== '');
+  return said?.slice(-MESSAGE_CHARACTERS) ?? message;
 }
