@@ -1,4 +1,3 @@
-import { readFileSync, readlinkSync } from 'node:fs';
 import { macOfIpv4, parseIpv4 } from '../../src/core/address.ts';
 import {
   type ChecksumKernel,
@@ -11,10 +10,10 @@ import { Counters } from '../../src/dataplane/counters.ts';
 import { type Peer, Peers } from '../../src/dataplane/peers.ts';
 import { Arena } from '../../src/io/linux/arena.ts';
 import { Epoll } from '../../src/io/linux/epoll.ts';
-import { parseListeners } from '../../src/io/linux/listeners.ts';
 import { VxlanReceiver } from '../../src/io/linux/vxlan-socket.ts';
 import { writeVxlanHeader } from '../../src/vxlan/header.ts';
 import { endpoint, frame, type PacketSpec } from '../routing-mesh/packets.ts';
+import { udpPortOf } from '../support/udp-port.ts';
 
 export const LOOPBACK: number = parseIpv4('127.0.0.1');
 const ETHERNET_BYTES = 14;
@@ -162,7 +161,7 @@ export class LoopbackUnderlay {
 
   constructor(arena: Arena) {
     this.receiver = new VxlanReceiver(arena, LOOPBACK, 0);
-    this.port = boundPort(this.receiver.fd);
+    this.port = udpPortOf(this.receiver.fd);
     this.#epoll = new Epoll(arena);
     this.#epoll.add(this.receiver.fd, 1);
   }
@@ -195,13 +194,4 @@ export class LoopbackUnderlay {
     this.#epoll.close();
     this.receiver.close();
   }
-}
-
-/** The UDP port that the kernel gave the socket `fd`. */
-function boundPort(fd: number): number {
-  const inode = Number(/\d+/.exec(readlinkSync(`/proc/self/fd/${fd}`))?.[0]);
-  const sockets = parseListeners('udp', readFileSync('/proc/self/net/udp', 'utf8'));
-  const port = sockets.find((socket) => socket.inode === inode)?.port;
-  if (port === undefined) throw new Error(`No UDP socket has the inode ${inode}`);
-  return port;
 }
