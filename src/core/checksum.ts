@@ -47,18 +47,19 @@ export function sum16BigEndian(view: DataView, start: number, length: number): n
 }
 
 /**
- * Updates an Internet checksum for one changed 16-bit word: RFC 1624, equation 3.
- *
- * @param checksum - The checksum field as it stands, big-endian value.
- * @param before - The old word.
- * @param after - The new word.
+ * What changing a 16-bit word adds to a one's complement sum (RFC 1624, equation 3: ~m + m'). Some
+ * thirty thousand may be added up before {@link fold16}.
  */
-export function updateChecksum16(checksum: number, before: number, after: number): number {
-  return ~fold16((~checksum & 0xffff) + (~before & 0xffff) + after) & 0xffff;
+export function delta16(before: number, after: number): number {
+  return before === after ? 0 : (~before & 0xffff) + after;
 }
 
-/** The same for a changed 32-bit value, such as an IPv4 address. */
-export function updateChecksum32(checksum: number, before: number, after: number): number {
-  const high = updateChecksum16(checksum, before >>> 16, after >>> 16);
-  return updateChecksum16(high, before & 0xffff, after & 0xffff);
+/** The same for a 32-bit value, signed or not. */
+export function delta32(before: number, after: number): number {
+  return delta16(before >>> 16, after >>> 16) + delta16(before & 0xffff, after & 0xffff);
+}
+
+/** An Internet checksum, big-endian value, after the words that it covers changed by `delta`. */
+export function applyDelta(checksum: number, delta: number): number {
+  return delta === 0 ? checksum : ~fold16((~checksum & 0xffff) + delta) & 0xffff;
 }

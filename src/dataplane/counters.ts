@@ -3,6 +3,7 @@ export const DROP_REASONS = [
   // frames from ports and VTEPs
   'runt',
   'bad-ipv4',
+  'bad-ipv6',
   'bad-l4',
   'bad-offload',
   'multicast',

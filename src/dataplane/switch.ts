@@ -25,6 +25,7 @@ const GROUP_BIT = 0x0100_0000_0000;
 const FAULT_DROPS: Readonly<Record<Exclude<ParseFault, 'none'>, number>> = {
   runt: dropIndex('runt'),
   'bad-ipv4': dropIndex('bad-ipv4'),
+  'bad-ipv6': dropIndex('bad-ipv6'),
   'bad-l4': dropIndex('bad-l4'),
 };
 const MULTICAST = dropIndex('multicast');

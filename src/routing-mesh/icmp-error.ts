@@ -1,8 +1,6 @@
+import { applyDelta, delta16, delta32 } from '../core/checksum.ts';
 import { type Packet, PROTO_ICMP, PROTO_TCP, PROTO_UDP } from '../core/packet.ts';
 import {
-  applyDelta,
-  delta16,
-  delta32,
   IPV4_CHECKSUM_OFFSET,
   type Rewrite,
   TCP_CHECKSUM_OFFSET,

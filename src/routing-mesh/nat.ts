@@ -1,4 +1,4 @@
-import { fold16 } from '../core/checksum.ts';
+import { applyDelta, delta16, delta32, fold16 } from '../core/checksum.ts';
 import { type Packet, PROTO_TCP, PROTO_UDP } from '../core/packet.ts';
 
 /**
@@ -16,24 +16,6 @@ export class Rewrite {
 export const TCP_CHECKSUM_OFFSET = 16;
 export const UDP_CHECKSUM_OFFSET = 6;
 export const IPV4_CHECKSUM_OFFSET = 10;
-
-/**
- * What changing a 16-bit word adds to a one's complement sum (RFC 1624, equation 3: ~m + m'). Several
- * may be added up before {@link fold16}.
- */
-export function delta16(before: number, after: number): number {
-  return before === after ? 0 : (~before & 0xffff) + after;
-}
-
-/** The same for a 32-bit value, signed. */
-export function delta32(before: number, after: number): number {
-  return delta16(before >>> 16, after >>> 16) + delta16(before & 0xffff, after & 0xffff);
-}
-
-/** A checksum field after the words that it covers changed by `delta`. */
-export function applyDelta(checksum: number, delta: number): number {
-  return delta === 0 ? checksum : ~fold16((~checksum & 0xffff) + delta) & 0xffff;
-}
 
 /**
  * Gives an IPv4 packet new addresses and ports, in its bytes and in `packet`, with RFC 1624 updates of

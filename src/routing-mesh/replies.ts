@@ -1,4 +1,4 @@
-import { fold16, sum16BigEndian } from '../core/checksum.ts';
+import { applyDelta, delta16, fold16, sum16BigEndian } from '../core/checksum.ts';
 import {
   ETHERNET_HEADER_BYTES,
   ETHERTYPE_IPV4,
@@ -12,7 +12,7 @@ import {
   TCP_SYN,
   writeMac,
 } from '../core/packet.ts';
-import { applyDelta, delta16, IPV4_CHECKSUM_OFFSET, TCP_CHECKSUM_OFFSET } from './nat.ts';
+import { IPV4_CHECKSUM_OFFSET, TCP_CHECKSUM_OFFSET } from './nat.ts';
 
 /** Bytes that {@link writeTcpReset} writes: Ethernet, IPv4 and TCP headers without options. */
 export const TCP_RESET_FRAME_BYTES: number =

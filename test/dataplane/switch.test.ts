@@ -320,12 +320,15 @@ test('switch: frames that are no request are dropped for what they are', (t) => 
   const good = ethernetFrame({ from: ALICE, to: BOB });
   const ipv6 = good.slice();
   ipv6.set([0x86, 0xdd], 12);
+  const vlan = good.slice();
+  vlan.set([0x81, 0x00], 12);
   const version6 = good.slice();
   version6[14] = 0x65;
   for (const [name, bytes, expected] of [
     ['an ARP reply', arpReply, 'arp-malformed'],
     ['half an ARP request', arpReply.subarray(0, 30), 'arp-malformed'],
-    ['IPv6', ipv6, 'unsupported-ethertype'],
+    ['a VLAN tag', vlan, 'unsupported-ethertype'],
+    ['IPv4 under the type of IPv6', ipv6, 'bad-ipv6'],
     ['half an Ethernet header', good.subarray(0, 13), 'runt'],
     ['nothing', good.subarray(0, 0), 'runt'],
     ['an IP header cut short', good.subarray(0, 30), 'bad-ipv4'],
