@@ -60,7 +60,7 @@ export type DataPlaneCommand =
   | { readonly kind: 'setVtep'; readonly address: Ip; readonly port: number }
   | { readonly kind: 'removeVtep'; readonly address: Ip }
   | { readonly kind: 'setService'; readonly service: MeshService }
-  | { readonly kind: 'removeService'; readonly scope: number; readonly vip: Ipv4 };
+  | { readonly kind: 'removeService'; readonly scope: number; readonly vip: Ip };
 
 /** One request to the packet thread. Commands of a batch are applied together, between packets. */
 export type DataPlaneRequest =
@@ -80,7 +80,7 @@ export interface DataPlaneStatus {
   readonly vteps: number;
   readonly services: readonly {
     readonly scope: number;
-    readonly vip: Ipv4;
+    readonly vip: Ip;
     readonly backends: readonly BackendStatus[];
   }[];
   readonly flows: { readonly tcp: number; readonly udp: number; readonly icmp: number };

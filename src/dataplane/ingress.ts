@@ -62,13 +62,12 @@ export class Ingress {
     counters.add(RECEIVES, 1);
     counters.add(DATAGRAMS_IN, Math.max(1, Math.ceil(received / stride))); // one may be empty
     counters.add(BYTES_IN, received);
-    const { source0, source1, source2, source3 } = receiver;
-    const peer = this.#deps.peers.find(source0, source1, source2, source3);
+    const peer = this.#deps.peers.find(receiver.source);
     if (peer?.isKnown !== true) {
       counters.drop(UNKNOWN_VTEP);
       return true;
     }
-    this.#deps.decide.origin.vtep = peer.w3;
+    this.#deps.decide.origin.vtep.copy(peer.words);
     this.#deps.decide.origin.vtepPort = peer.port;
     const end = receiver.buffer + received;
     let at = receiver.buffer;

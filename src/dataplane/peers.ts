@@ -1,13 +1,11 @@
-import { type Ip, ipWords } from '../core/ip.ts';
+import { AddressWords } from '../core/address-words.ts';
+import type { Ip } from '../core/ip.ts';
 import type { Destination } from '../io/linux/datagram-queue.ts';
 
 /** Another node's VTEP. One object per address, for as long as anything refers to it. */
 export class Peer implements Destination {
   readonly address: Ip;
-  readonly w0: number;
-  readonly w1: number;
-  readonly w2: number;
-  readonly w3: number;
+  readonly words: AddressWords;
   /** UDP port of its VXLAN. */
   port = 0;
   /** Whether it is a member: only then datagrams are taken from it and sent to it. */
@@ -18,7 +16,7 @@ export class Peer implements Destination {
   /** @param address - In the family of the underlay. */
   constructor(address: Ip) {
     this.address = address;
-    [this.w0, this.w1, this.w2, this.w3] = ipWords(address);
+    this.words = AddressWords.of(address);
   }
 }
 
@@ -43,22 +41,19 @@ export class Peers {
     }
   }
 
-  /** The peer at the address of four words. Allocates nothing. */
-  find(w0: number, w1: number, w2: number, w3: number): Peer | undefined {
-    let peer = this.#byHash.get(w0 ^ w1 ^ w2 ^ w3);
-    while (peer !== undefined) {
-      if (peer.w3 === w3 && peer.w2 === w2 && peer.w1 === w1 && peer.w0 === w0) return peer;
-      peer = peer.next;
-    }
-    return undefined;
+  /** The peer at `words`. Allocates nothing. */
+  find(words: AddressWords): Peer | undefined {
+    let peer = this.#byHash.get(hashOf(words));
+    while (peer !== undefined && !peer.words.equals(words)) peer = peer.next;
+    return peer;
   }
 
   /** The peer at `address`, made if there is none. It is no member by that. */
   at(address: Ip): Peer {
-    const found = this.find(...ipWords(address));
+    const found = this.find(AddressWords.of(address));
     if (found !== undefined) return found;
     const peer = new Peer(address);
-    const hash = peer.w0 ^ peer.w1 ^ peer.w2 ^ peer.w3;
+    const hash = hashOf(peer.words);
     peer.next = this.#byHash.get(hash);
     this.#byHash.set(hash, peer);
     return peer;
@@ -75,7 +70,7 @@ export class Peers {
 
   /** Ends the membership of the peer at `address`. Endpoints that name it keep it. */
   remove(address: Ip): void {
-    const peer = this.find(...ipWords(address));
+    const peer = this.find(AddressWords.of(address));
     if (peer?.isKnown !== true) return;
     peer.isKnown = false;
     this.#known -= 1;
@@ -88,7 +83,7 @@ export class Peers {
   }
 
   #forget(peer: Peer): void {
-    const hash = peer.w0 ^ peer.w1 ^ peer.w2 ^ peer.w3;
+    const hash = hashOf(peer.words);
     const first = this.#byHash.get(hash);
     if (first === peer) {
       if (peer.next === undefined) this.#byHash.delete(hash);
@@ -99,4 +94,8 @@ export class Peers {
     while (before !== undefined && before.next !== peer) before = before.next;
     if (before !== undefined) before.next = peer.next;
   }
+}
+
+function hashOf(words: AddressWords): number {
+  return words.w0 ^ words.w1 ^ words.w2 ^ words.w3;
 }

@@ -1,5 +1,5 @@
 import { GATEWAY_MAC, type Ipv4, type Mac } from '../core/address.ts';
-import { IPV4_MAPPED_WORD } from '../core/ip.ts';
+import { AddressWords } from '../core/address-words.ts';
 import {
   ETHERTYPE_ARP,
   ETHERTYPE_IPV4,
@@ -97,6 +97,7 @@ export class Switch {
   readonly origin: VtepOrigin = new VtepOrigin();
   readonly #deps: SwitchDeps;
   readonly #verdict = new Verdict();
+  readonly #target = new AddressWords();
 
   constructor(deps: SwitchDeps) {
     this.#deps = deps;
@@ -221,10 +222,15 @@ export class Switch {
   }
 
   #macFor(scope: number, target: Ipv4): Mac | undefined {
-    if (scope === HOST_SCOPE || this.#deps.mesh.isVip(scope, target)) return GATEWAY_MAC;
+    if (scope === HOST_SCOPE || this.#isVip(scope, target)) return GATEWAY_MAC;
     const network = this.networks.get(scope);
     if (network?.gateway === target) return GATEWAY_MAC;
     return network?.byAddress(target)?.mac;
+  }
+
+  #isVip(scope: number, target: Ipv4): boolean {
+    this.#target.setIpv4(target | 0);
+    return this.#deps.mesh.isVip(scope, this.#target);
   }
 
   /** A kernel VTEP asks by unicast or by its default destination: answered for our own endpoints. */
@@ -274,8 +280,7 @@ export class Switch {
   /** Sends a reply back to the node that its client talks to, as a packet from gateway to gateway. */
   #viaVtep(vni: number): Decision {
     const { packet, decision } = this;
-    const { vtep } = this.#verdict;
-    const peer = this.#deps.peers.find(0, 0, IPV4_MAPPED_WORD, vtep | 0);
+    const peer = this.#deps.peers.find(this.#verdict.vtep);
     if (peer === undefined) return this.#drop(UNKNOWN_VTEP);
     writeMac(this.#deps.view, packet.start, GATEWAY_MAC);
     this.#setGatewayAsSource();

@@ -1,3 +1,5 @@
+import type { AddressWords } from '../core/address-words.ts';
+
 /**
  * HalfSipHash-1-3 of four 32-bit words, under a secret key: where a flow lies in the table. Clients choose
  * their ports, so a hash without a key would let one of them fill a set of its choice.
@@ -50,19 +52,26 @@ export interface FlowHashKey {
   readonly high: number;
 }
 
+/** {@link keyedFlowHash} of an address's four words: stands for an IPv6 address where there is one word of room. */
+export function keyedAddressHash(key: FlowHashKey, address: AddressWords): number {
+  return keyedFlowHash(key, address.w0, address.w1, address.w2, address.w3);
+}
+
 /**
- * MurmurHash3 (x86, 32 bits, seed 0) of three 32-bit words: which slot of a Maglev table a client gets.
+ * MurmurHash3 (x86, 32 bits, seed 0) of who talks to whom: which slot of a Maglev table a client gets.
  * It has no key because every node, and the same node after a restart, must choose the same backend
- * for a connection that it meets in mid-stream.
+ * for a connection that it meets in mid-stream. Hashed are one word per IPv4 address, four per IPv6 one.
  *
  * @param client - The client's address.
- * @param vip - The address that it talks to.
+ * @param vip - The address that it talks to, of the same family.
  * @param portAndProtocol - The client's port in the high 16 bits, the IP protocol in the low ones.
  * @returns a signed 32-bit integer
  */
-export function pickHash(client: number, vip: number, portAndProtocol: number): number {
-  const hash = mixWord(mixWord(mixWord(0, client), vip), portAndProtocol);
-  return avalanche(hash ^ 12); // 12 bytes hashed
+export function pickHash(client: AddressWords, vip: AddressWords, portAndProtocol: number): number {
+  const isIpv4 = client.isIpv4;
+  const afterClient = isIpv4 ? mixWord(0, client.w3) : mixAddress(0, client);
+  const afterVip = isIpv4 ? mixWord(afterClient, vip.w3) : mixAddress(afterClient, vip);
+  return avalanche(mixWord(afterVip, portAndProtocol) ^ (isIpv4 ? 12 : 36)); // bytes hashed
 }
 
 /**
@@ -87,6 +96,10 @@ function mixWord(hash: number, word: number): number {
   k = Math.imul((k << 15) | (k >>> 17), 0x1b873593);
   const mixed = hash ^ k;
   return (Math.imul((mixed << 13) | (mixed >>> 19), 5) + 0xe6546b64) | 0;
+}
+
+function mixAddress(hash: number, { w0, w1, w2, w3 }: AddressWords): number {
+  return mixWord(mixWord(mixWord(mixWord(hash, w0), w1), w2), w3);
 }
 
 function avalanche(value: number): number {

@@ -1,7 +1,7 @@
-import type { Ipv4 } from '../core/address.ts';
-import { FLOW_ACTION_NAMES, type FlowActionName, FlowKey, scopeOf } from './flow-entry.ts';
+import type { Ip } from '../core/ip.ts';
+import { ACTION_RETURN, FLOW_ACTION_NAMES, Flow, type FlowActionName } from './flow-entry.ts';
+import { FlowKey, protocolOf, scopeOf } from './flow-key.ts';
 import type { FlowTable } from './flow-table.ts';
-import { Rewrite } from './nat.ts';
 import { FLOW_STATE_NAMES, type FlowStateName, MARK_GONE } from './tcp-tracking.ts';
 import { TICK_MS } from './ticks.ts';
 
@@ -14,18 +14,18 @@ export interface FlowRecord {
   /** What its packets carry: where they come in, and from whom to whom. */
   readonly scope: number;
   readonly protocol: number;
-  readonly source: Ipv4;
-  readonly destination: Ipv4;
+  readonly source: Ip;
+  readonly destination: Ip;
   readonly sourcePort: number;
   readonly destinationPort: number;
   /** What they become. All zero for a `return` entry. */
   readonly outScope: number;
-  readonly newSource: Ipv4;
-  readonly newDestination: Ipv4;
+  readonly newSource: Ip;
+  readonly newDestination: Ip;
   readonly newSourcePort: number;
   readonly newDestinationPort: number;
-  /** Where packets of a `return` entry go. */
-  readonly vtep: Ipv4;
+  /** Where packets of a `return` entry go; 0 for others. */
+  readonly vtep: Ip;
   readonly vtepPort: number;
   /** Backends given up on before this one. */
   readonly attempt: number;
@@ -33,34 +33,32 @@ export interface FlowRecord {
   readonly idleMs: number;
 }
 
-/** Copies of all entries, in slot order. Allocates; the table must not change meanwhile. */
+/** Copies of all entries, in slot order. Allocates; an entry that comes or goes meanwhile may be missed. */
 export function* listFlows(table: FlowTable): Generator<FlowRecord> {
   const key = new FlowKey();
-  const rewrite = new Rewrite();
-  const { entries } = table;
+  const flow = new Flow();
   for (let slot = 0; slot < table.capacity; slot++) {
-    if (!table.isUsed(slot)) continue;
-    entries.readKey(slot, key);
-    entries.readRewrite(slot, rewrite);
-    const status = entries.status(slot);
+    if (!table.isUsed(slot) || !table.readSlot(slot, key, flow)) continue;
+    const { action, status, rewrite } = flow;
+    const isReturn = action === ACTION_RETURN;
     yield {
-      kind: FLOW_ACTION_NAMES[entries.action(slot)] ?? 'none',
+      kind: FLOW_ACTION_NAMES[action] ?? 'none',
       state: FLOW_STATE_NAMES[status & 0xff] ?? 'free',
       gone: ((status >>> 8) & MARK_GONE) !== 0,
       scope: scopeOf(key.owner),
-      protocol: key.owner >>> 24,
-      source: key.source >>> 0,
-      destination: key.destination >>> 0,
+      protocol: protocolOf(key.owner),
+      source: key.source.toIp(),
+      destination: key.destination.toIp(),
       sourcePort: key.ports >>> 16,
       destinationPort: key.ports & 0xffff,
-      outScope: entries.outScope(slot),
-      newSource: rewrite.source >>> 0,
-      newDestination: rewrite.destination >>> 0,
+      outScope: flow.outScope,
+      newSource: rewrite.source.toIp(),
+      newDestination: rewrite.destination.toIp(),
       newSourcePort: rewrite.sourcePort,
       newDestinationPort: rewrite.destinationPort,
-      vtep: entries.vtep(slot) >>> 0,
-      vtepPort: entries.vtepPort(slot),
-      attempt: entries.attempt(slot),
+      vtep: isReturn ? flow.vtep.toIp() : 0,
+      vtepPort: isReturn ? flow.vtepPort : 0,
+      attempt: flow.attempt,
       idleMs: table.idleTicks(slot) * TICK_MS,
     };
   }

@@ -1,14 +1,9 @@
+import { PROTO_IPV6_FRAGMENT } from '../core/ipv6-headers.ts';
 import type { Packet } from '../core/packet.ts';
-import {
-  ACTION_FORWARD,
-  ACTION_RETURN,
-  type FlowEntries,
-  FlowKey,
-  NO_SLOT,
-  packOwner,
-} from './flow-entry.ts';
+import { ACTION_FORWARD, ACTION_RETURN, type Flow, NO_SLOT } from './flow-entry.ts';
+import { FlowKey, packOwner, scopeOf } from './flow-key.ts';
 import { FlowTable, flowTableBytes } from './flow-table.ts';
-import { Rewrite } from './nat.ts';
+import type { Rewrite } from './nat.ts';
 import { FLOW_FRAGMENTS } from './tcp-tracking.ts';
 import type { Verdict } from './verdict.ts';
 
@@ -23,7 +18,6 @@ const DATAGRAMS_MAX = 1024;
 export class FragmentTable {
   readonly #table: FlowTable;
   readonly #key = new FlowKey();
-  readonly #rewrite = new Rewrite();
 
   /** @param hashKey - As for {@link FlowTable}. */
   constructor(hashKey: Uint8Array) {
@@ -31,50 +25,46 @@ export class FragmentTable {
     this.#table = new FlowTable({ memory, capacity: DATAGRAMS_MAX, hashKey });
   }
 
-  /** The fields of what {@link find} found: a forward or a return entry. */
-  get entries(): FlowEntries {
-    return this.#table.entries;
-  }
-
-  /** The slot of the datagram that the later fragment `packet` belongs to, or {@link NO_SLOT}; `now` in ticks. */
-  find(packet: Packet, scope: number, now: number): number {
+  /**
+   * Copies what became of the datagram that the later fragment `packet` belongs to: a forward or a return
+   * entry.
+   *
+   * @param key - The key of the packet.
+   * @param now - In ticks.
+   * @returns whether its first fragment was seen
+   */
+  read(packet: Packet, key: FlowKey, now: number, flow: Flow): boolean {
     this.#table.now = now;
-    this.#setKey(packet, scope, packet.source | 0, packet.destination | 0);
-    return this.#table.find(this.#key);
+    this.#setKey(packet, key);
+    return this.#table.read(this.#key, flow);
   }
 
   /**
    * Keeps the fate of the first fragment `packet`, if it went on by the mesh's decision.
    *
-   * @param source - Its source before NAT, as a signed integer.
-   * @param destination - Its destination before NAT, as a signed integer.
+   * @param packet - As it goes on.
+   * @param key - The key of the packet as it came.
+   * @param rewritten - What it became, if it was rewritten.
    * @param now - In ticks.
    */
-  remember(
-    packet: Packet,
-    scope: number,
-    source: number,
-    destination: number,
-    verdict: Verdict,
-    now: number,
-  ): void {
+  remember(packet: Packet, key: FlowKey, rewritten: Rewrite, verdict: Verdict, now: number): void {
     if (verdict.kind !== 'forward' && verdict.kind !== 'viaVtep') return;
     const table = this.#table;
     table.now = now;
-    this.#setKey(packet, scope, source, destination);
+    this.#setKey(packet, key);
     const known = table.find(this.#key);
     if (known !== NO_SLOT) table.remove(known);
     const action = verdict.kind === 'forward' ? ACTION_FORWARD : ACTION_RETURN;
     const slot = table.insert(this.#key, action, NO_SLOT);
     table.entries.setStatus(slot, FLOW_FRAGMENTS);
-    table.entries.setVtep(slot, verdict.vtep | 0, verdict.vtepPort);
-    this.#rewrite.source = packet.source | 0;
-    this.#rewrite.destination = packet.destination | 0;
-    table.entries.setRewrite(slot, this.#rewrite, verdict.outScope);
+    if (action === ACTION_FORWARD) table.entries.setRewrite(slot, rewritten, verdict.outScope);
+    else table.entries.setVtep(slot, verdict.vtep, verdict.vtepPort);
   }
 
-  #setKey(packet: Packet, scope: number, source: number, destination: number): void {
-    const owner = packOwner(scope, packet.protocol);
-    this.#key.set(owner, source, destination, packet.identification);
+  /** IPv6 knows a datagram by addresses and identification alone (RFC 8200 section 4.5). */
+  #setKey(packet: Packet, key: FlowKey): void {
+    const protocol = packet.family === 6 ? PROTO_IPV6_FRAGMENT : packet.protocol;
+    const owner = packOwner(scopeOf(key.owner), protocol);
+    this.#key.set(owner, key.source, key.destination, packet.identification);
   }
 }

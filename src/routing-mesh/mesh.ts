@@ -1,9 +1,10 @@
-import type { Ipv4 } from '../core/address.ts';
+import { AddressWords } from '../core/address-words.ts';
+import type { Ip } from '../core/ip.ts';
 import type { Packet } from '../core/packet.ts';
-import { ACTION_FORWARD, FlowKey, scopeOf } from './flow-entry.ts';
+import { ACTION_FORWARD, Flow } from './flow-entry.ts';
+import { FlowKey, scopeOf } from './flow-key.ts';
 import { type FlowRecord, listFlows } from './flow-listing.ts';
 import { FlowTable, type FlowTableOptions } from './flow-table.ts';
-import { Rewrite } from './nat.ts';
 import { PacketPath } from './packet-path.ts';
 import {
   type BackendStatus,
@@ -27,8 +28,10 @@ export class Mesh {
   readonly #path: PacketPath;
 
   /**
-   * @param options - Memory of the flow table: flows that it holds from an earlier run go on.
-   * @throws {RangeError} if the capacity, the memory's size or the key's length is none
+   * @param options - Memory of the flow table: flows that it holds from an earlier run go on. Threads that
+   *   share it have a mesh each, with services and counters of its own.
+   * @throws {RangeError} if the capacity, the memory's size or place or the key's length is none
+   * @throws {Error} if it is to be a further mesh over the memory, and there is no first one
    */
   constructor(options: FlowTableOptions) {
     this.#flows = new FlowTable(options);
@@ -40,30 +43,30 @@ export class Mesh {
    * TCP packet is refused, its next UDP packet gets another backend. Listed again before that,
    * the backend keeps them. Scans the flow table once.
    *
-   * @throws {RangeError} if a backend is wrong; the service is as it was
+   * @throws {RangeError} if a backend or the gateway is wrong; the service is as it was
    */
   setService(spec: MeshService): void {
     this.#markFlows(spec.scope, spec.vip, this.#services.set(spec));
   }
 
   /** Removes a service. Its flows fare as if all its backends had left. Scans the flow table once. */
-  removeService(scope: number, vip: Ipv4): void {
+  removeService(scope: number, vip: Ip): void {
     if (this.#services.delete(scope, vip)) this.#markFlows(scope, vip, undefined);
   }
 
   /** Whether `address` is a VIP of `scope`. Allocates nothing. */
-  isVip(scope: number, address: Ipv4): boolean {
-    return this.#services.find(scope, address | 0) !== undefined;
+  isVip(scope: number, address: AddressWords): boolean {
+    return this.#services.find(scope, address) !== undefined;
   }
 
   /** The backends of a service, sorted by ID; none if there is no such service. */
-  backends(scope: number, vip: Ipv4): readonly MeshBackend[] {
-    return this.#services.find(scope, vip | 0)?.backends ?? [];
+  backends(scope: number, vip: Ip): readonly MeshBackend[] {
+    return this.#services.get(scope, vip)?.backends ?? [];
   }
 
   /** The backends of a service with their counters; none if there is no such service. */
-  backendStatus(scope: number, vip: Ipv4): readonly BackendStatus[] {
-    return this.#services.find(scope, vip | 0)?.status() ?? [];
+  backendStatus(scope: number, vip: Ip): readonly BackendStatus[] {
+    return this.#services.get(scope, vip)?.status() ?? [];
   }
 
   /** Every service, as it was set last. */
@@ -78,17 +81,17 @@ export class Mesh {
     return this.#flows.attached;
   }
 
-  /** Flows that had to make room for others before their time. */
+  /** Flows that had to make room, before their time, for others made by this mesh. */
   get evictions(): number {
     return this.#flows.evictions;
   }
 
-  /** Flows of an IP protocol; the two directions of a balanced flow count once. */
+  /** Flows of an IP protocol, whichever thread made them; the two directions of a balanced flow count once. */
   activeFlows(protocol: number): number {
     return this.#flows.activeFlows(protocol);
   }
 
-  /** Copies of all entries of the flow table. Not for the packet loop; no packet may come meanwhile. */
+  /** Copies of all entries of the flow table. Not for the packet loop. */
   flows(nowMs: number): Generator<FlowRecord> {
     this.#flows.now = toTicks(nowMs);
     return listFlows(this.#flows);
@@ -146,21 +149,20 @@ export class Mesh {
   }
 
   /** Marks the flows to a VIP whose backend is not in `service`, and takes the mark off the others. */
-  #markFlows(scope: number, vip: Ipv4, service: Service | undefined): void {
-    const { entries } = this.#flows;
+  #markFlows(scope: number, vip: Ip, service: Service | undefined): void {
+    const vipWords = AddressWords.of(vip);
     const key = new FlowKey();
-    const rewrite = new Rewrite();
+    const flow = new Flow();
     for (let slot = 0; slot < this.#flows.capacity; slot++) {
-      if (!this.#flows.isUsed(slot) || entries.action(slot) !== ACTION_FORWARD) continue;
-      entries.readKey(slot, key);
-      const isOfService = key.destination === (vip | 0) && scopeOf(key.owner) === scope;
+      if (!this.#flows.isUsed(slot) || !this.#flows.readSlot(slot, key, flow)) continue;
+      const isOfService =
+        flow.action === ACTION_FORWARD &&
+        scopeOf(key.owner) === scope &&
+        key.destination.equals(vipWords);
       if (!isOfService) continue;
-      entries.readRewrite(slot, rewrite);
-      const isListed =
-        service?.hasBackendAt(entries.outScope(slot), rewrite.destination >>> 0) === true;
-      const status = entries.status(slot);
-      const marks = isListed ? (status >>> 8) & ~MARK_GONE : (status >>> 8) | MARK_GONE;
-      entries.setStatus(slot, (status & 0xff) | (marks << 8));
+      const isListed = service?.hasBackendAt(flow.outScope, flow.rewrite.destination) === true;
+      const isMarked = ((flow.status >>> 8) & MARK_GONE) !== 0;
+      if (isListed === isMarked) this.#flows.mark(key, slot, MARK_GONE, !isListed);
     }
   }
 }

@@ -1,25 +1,11 @@
-import {
-  ETHERTYPE_IPV4,
-  Packet,
-  PROTO_ICMP,
-  PROTO_TCP,
-  PROTO_UDP,
-  TCP_RST,
-} from '../core/packet.ts';
+import { isEchoRequest, Packet, PROTO_TCP, PROTO_UDP, TCP_RST } from '../core/packet.ts';
 import { Balancer, OPEN_NO_BACKEND } from './balancer.ts';
-import {
-  ACTION_FORWARD,
-  ACTION_RETURN,
-  type FlowEntries,
-  FlowKey,
-  NO_SLOT,
-  packOwner,
-  packPorts,
-} from './flow-entry.ts';
+import { ACTION_FORWARD, ACTION_RETURN, Flow, NO_SLOT } from './flow-entry.ts';
+import { FlowKey, packOwner, packPorts } from './flow-key.ts';
 import type { FlowTable } from './flow-table.ts';
 import { FragmentTable } from './fragment-table.ts';
 import { isIcmpError, QuotedPacket, readQuotedPacket, rewriteIcmpError } from './icmp-error.ts';
-import { Rewrite, rewritePacket } from './nat.ts';
+import { rewritePacket } from './nat.ts';
 import { ReturnFlows } from './return-flows.ts';
 import type { Service, ServiceTable } from './services.ts';
 import {
@@ -37,7 +23,6 @@ import { type MeshDrop, Verdict, type VtepOrigin } from './verdict.ts';
  * after 1 s: RFC 6298 section 2) and not a duplicate made by the network.
  */
 const SYN_RETRY_TICKS: number = toTicks(500);
-const ICMP_ECHO_REQUEST = 8;
 /** "The flow keeps its backend", where else there is an attempt. */
 const KEEP_BACKEND = -1;
 
@@ -51,9 +36,12 @@ export class PacketPath {
   readonly #fragments: FragmentTable;
   readonly #balancer: Balancer;
   readonly #returns: ReturnFlows;
+  /** The key of the packet as it came. */
   readonly #key = new FlowKey();
-  readonly #rewrite = new Rewrite();
+  /** What a table says about it. */
+  readonly #flow = new Flow();
   readonly #quoted = new QuotedPacket();
+  readonly #quotedKey = new FlowKey();
   #packet: Packet = new Packet();
   #view: DataView = new DataView(new ArrayBuffer(0));
   #scope = 0;
@@ -81,18 +69,16 @@ export class PacketPath {
     verdict: Verdict,
   ): void {
     this.#begin(packet, view, partialChecksum, nowMs, verdict);
-    this.#scope = scope;
+    if (packet.family === 0) return;
     this.#mayLeave = true;
-    if (packet.etherType !== ETHERTYPE_IPV4) return;
-    const source = packet.source | 0;
-    const destination = packet.destination | 0;
+    this.#setKey(scope);
     const isFollowed = this.#follow();
     if (!isFollowed) {
-      const service = this.#services.find(scope, destination);
+      const service = this.#services.find(scope, this.#key.destination);
       if (service === undefined) return;
       this.#meetService(service);
     }
-    if (packet.isFragment) this.#rememberFragment(source, destination);
+    if (packet.isFragment) this.#rememberFragment();
   }
 
   /** See `Mesh.fromVtep`. */
@@ -105,16 +91,14 @@ export class PacketPath {
     verdict: Verdict,
   ): void {
     this.#begin(packet, view, partialChecksum, nowMs, verdict);
-    this.#scope = origin.scope;
+    if (packet.family === 0) return;
     this.#mayLeave = false;
-    if (packet.etherType !== ETHERTYPE_IPV4) return;
-    const source = packet.source | 0;
-    const destination = packet.destination | 0;
+    this.#setKey(origin.scope);
     const isFollowed = this.#follow();
     if (!isFollowed && origin.routed && !packet.isLaterFragment) {
-      this.#returns.record(packet, origin);
+      this.#returns.record(packet, this.#key, origin);
     }
-    if (packet.isFragment) this.#rememberFragment(source, destination);
+    if (packet.isFragment) this.#rememberFragment();
   }
 
   #begin(
@@ -132,55 +116,64 @@ export class PacketPath {
     verdict.kind = 'pass';
     verdict.dropReason = 'none';
     verdict.outScope = 0;
-    verdict.vtep = 0;
+    verdict.vtep.set(0, 0, 0, 0);
     verdict.vtepPort = 0;
     verdict.changed = false;
+  }
+
+  #setKey(scope: number): void {
+    const { family, protocol, sourceStart, destinationStart, sourcePort, destinationPort } =
+      this.#packet;
+    const key = this.#key;
+    this.#scope = scope;
+    key.owner = packOwner(scope, protocol);
+    key.source.read(this.#view, sourceStart, family);
+    key.destination.read(this.#view, destinationStart, family);
+    key.ports = packPorts(sourcePort, destinationPort);
   }
 
   /** Does to the packet what a table says; false if none knows it. */
   #follow(): boolean {
     if (this.#packet.isLaterFragment) return this.#followFragment();
     if (isIcmpError(this.#packet)) return this.#followIcmpError();
-    const { protocol, source, destination, sourcePort, destinationPort } = this.#packet;
-    const ports = packPorts(sourcePort, destinationPort);
-    this.#key.set(packOwner(this.#scope, protocol), source | 0, destination | 0, ports);
-    const slot = this.#flows.find(this.#key);
-    if (slot === NO_SLOT) return false;
-    const { entries } = this.#flows;
-    if (entries.action(slot) === ACTION_FORWARD) {
-      this.#followForward(slot);
+    const flow = this.#flow;
+    if (!this.#flows.read(this.#key, flow)) return false;
+    if (flow.action === ACTION_FORWARD) {
+      this.#followForward();
     } else {
-      if (this.#mayLeave || entries.action(slot) !== ACTION_RETURN) {
-        this.#flows.observe(slot, this.#packet, false);
+      if (this.#mayLeave || flow.action !== ACTION_RETURN) {
+        this.#flows.observe(this.#key, flow, this.#packet, false);
       }
-      this.#carryOut(entries, slot);
+      this.#carryOut();
     }
     return true;
   }
 
-  #followForward(slot: number): void {
-    const { entries } = this.#flows;
-    const attempt = this.#attemptOf(slot);
-    const isGone = ((entries.status(slot) >>> 8) & MARK_GONE) !== 0;
-    const destination = this.#packet.destination | 0;
+  #followForward(): void {
+    const flow = this.#flow;
+    const attempt = this.#nextAttempt();
+    const isGone = ((flow.status >>> 8) & MARK_GONE) !== 0;
     const service =
-      attempt === KEEP_BACKEND ? undefined : this.#services.find(this.#scope, destination);
+      attempt === KEEP_BACKEND
+        ? undefined
+        : this.#services.find(this.#scope, this.#key.destination);
     if (service !== undefined) {
-      this.#flows.remove(slot);
       this.#openFlow(service, attempt);
     } else if (isGone) {
-      this.#flows.remove(slot);
+      this.#flows.lock();
+      const slot = this.#flows.find(this.#key);
+      if (slot !== NO_SLOT) this.#flows.remove(slot);
+      this.#flows.unlock();
       this.#refuse('backend-gone');
     } else {
-      this.#flows.observe(slot, this.#packet, true);
-      this.#carryOut(entries, slot);
+      this.#flows.observe(this.#key, flow, this.#packet, true);
+      this.#carryOut();
     }
   }
 
-  /** Which attempt to find a backend this packet of the forward flow `slot` starts, or KEEP_BACKEND. */
-  #attemptOf(slot: number): number {
-    const { entries } = this.#flows;
-    const status = entries.status(slot);
+  /** Which attempt to find a backend this packet of a forward flow starts, or KEEP_BACKEND. */
+  #nextAttempt(): number {
+    const { status, slot, made, attempt } = this.#flow;
     const isGone = ((status >>> 8) & MARK_GONE) !== 0;
     if (this.#packet.protocol !== PROTO_TCP) return isGone ? 0 : KEEP_BACKEND;
     if (!opensConnection(this.#packet.tcpFlags)) return KEEP_BACKEND;
@@ -188,16 +181,16 @@ export class PacketPath {
     if (isGone || state === FLOW_CLOSING || this.#flows.idleTicks(slot) >= FLOW_STALE_TICKS)
       return 0;
     if (state !== FLOW_SYN_SENT) return KEEP_BACKEND;
-    const waited = ticksBetween(entries.made(slot), this.#flows.now);
-    return waited >= SYN_RETRY_TICKS ? (entries.attempt(slot) + 1) & 0xff : KEEP_BACKEND;
+    const waited = ticksBetween(made, this.#flows.now);
+    return waited >= SYN_RETRY_TICKS ? (attempt + 1) & 0xff : KEEP_BACKEND;
   }
 
   /** Decides about a packet to a VIP that no table knows. */
   #meetService(service: Service): void {
-    const { protocol, icmpType, isLaterFragment } = this.#packet;
-    if (protocol === PROTO_ICMP) {
+    const { protocol, isIcmp, isLaterFragment } = this.#packet;
+    if (isIcmp) {
       // A fragmented ping is answered fragment by fragment.
-      if (isLaterFragment || icmpType === ICMP_ECHO_REQUEST) this.#verdict.kind = 'echo';
+      if (isLaterFragment || isEchoRequest(this.#packet)) this.#verdict.kind = 'echo';
       else this.#drop(isIcmpError(this.#packet) ? 'no-flow' : 'unsupported-protocol');
     } else if (protocol !== PROTO_TCP && protocol !== PROTO_UDP) {
       this.#drop('unsupported-protocol');
@@ -208,16 +201,23 @@ export class PacketPath {
     }
   }
 
+  /** Gives the packet a backend, in place of the one that its flow has. */
   #openFlow(service: Service, attempt: number): void {
-    const slot = this.#balancer.open(this.#packet, this.#scope, service, attempt);
-    if (slot >= 0) this.#carryOut(this.#flows.entries, slot);
+    const flows = this.#flows;
+    flows.lock();
+    const known = flows.find(this.#key);
+    if (known !== NO_SLOT) flows.remove(known);
+    const slot = this.#balancer.open(this.#key, this.#packet.tcpFlags, service, attempt);
+    if (slot >= 0) flows.entries.read(slot, this.#flow);
+    flows.unlock();
+    if (slot >= 0) this.#carryOut();
     else this.#refuse(slot === OPEN_NO_BACKEND ? 'no-backend' : 'no-port');
   }
 
   #followFragment(): boolean {
-    const slot = this.#fragments.find(this.#packet, this.#scope, this.#flows.now);
-    if (slot === NO_SLOT) return false;
-    this.#carryOut(this.#fragments.entries, slot);
+    const { now } = this.#flows;
+    if (!this.#fragments.read(this.#packet, this.#key, now, this.#flow)) return false;
+    this.#carryOut();
     return true;
   }
 
@@ -227,39 +227,37 @@ export class PacketPath {
     if (!readQuotedPacket(this.#view, this.#packet, quoted)) return false;
     const { protocol, source, destination, sourcePort, destinationPort } = quoted;
     const ports = packPorts(destinationPort, sourcePort);
-    this.#key.set(packOwner(this.#scope, protocol), destination, source, ports);
-    const slot = this.#flows.find(this.#key);
-    if (slot === NO_SLOT) return false;
-    const { entries } = this.#flows;
-    if (entries.action(slot) === ACTION_RETURN) {
-      this.#carryOut(entries, slot);
+    this.#quotedKey.set(packOwner(this.#scope, protocol), destination, source, ports);
+    const flow = this.#flow;
+    if (!this.#flows.read(this.#quotedKey, flow)) return false;
+    if (flow.action === ACTION_RETURN) {
+      this.#carryOut();
       return true;
     }
-    entries.readRewrite(slot, this.#rewrite);
-    rewriteIcmpError(this.#view, this.#packet, quoted, this.#rewrite);
-    this.#setForward(entries.outScope(slot));
+    rewriteIcmpError(this.#view, this.#packet, quoted, flow.rewrite);
+    this.#setForward(flow.outScope);
     return true;
   }
 
-  /** Rewrites the packet as an entry says, or sends it back where the entry says. */
-  #carryOut(entries: FlowEntries, slot: number): void {
-    if (entries.action(slot) !== ACTION_RETURN) {
-      entries.readRewrite(slot, this.#rewrite);
-      rewritePacket(this.#view, this.#packet, this.#rewrite, this.#partialChecksum);
-      this.#setForward(entries.outScope(slot));
+  /** Rewrites the packet as its flow says, or sends it back where the flow says. */
+  #carryOut(): void {
+    const flow = this.#flow;
+    if (flow.action !== ACTION_RETURN) {
+      rewritePacket(this.#view, this.#packet, flow.rewrite, this.#partialChecksum);
+      this.#setForward(flow.outScope);
     } else if (this.#mayLeave) {
       this.#verdict.kind = 'viaVtep';
       this.#verdict.outScope = this.#scope;
-      this.#verdict.vtep = entries.vtep(slot) >>> 0;
-      this.#verdict.vtepPort = entries.vtepPort(slot);
+      this.#verdict.vtep.copy(flow.vtep);
+      this.#verdict.vtepPort = flow.vtepPort;
     }
   }
 
   /** If the packet is a first fragment: keeps its verdict for the later ones. */
-  #rememberFragment(source: number, destination: number): void {
+  #rememberFragment(): void {
     if (this.#packet.isLaterFragment) return;
-    const { now } = this.#flows;
-    this.#fragments.remember(this.#packet, this.#scope, source, destination, this.#verdict, now);
+    const { rewrite } = this.#flow;
+    this.#fragments.remember(this.#packet, this.#key, rewrite, this.#verdict, this.#flows.now);
   }
 
   #setForward(outScope: number): void {

@@ -1,12 +1,6 @@
-import { type Packet, PROTO_ICMP, PROTO_TCP, TCP_RST } from '../core/packet.ts';
-import {
-  ACTION_RETURN,
-  ACTION_REVERSE,
-  FlowKey,
-  NO_SLOT,
-  packOwner,
-  packPorts,
-} from './flow-entry.ts';
+import { isEchoRequest, type Packet, PROTO_TCP, TCP_RST } from '../core/packet.ts';
+import { ACTION_RETURN, ACTION_REVERSE, Flow, NO_SLOT } from './flow-entry.ts';
+import { FlowKey, packPorts } from './flow-key.ts';
 import type { FlowTable } from './flow-table.ts';
 import {
   FLOW_CLOSING,
@@ -14,11 +8,10 @@ import {
   FLOW_ICMP,
   FLOW_STALE_TICKS,
   firstTcpState,
+  nextTcpStatus,
   opensConnection,
 } from './tcp-tracking.ts';
 import type { VtepOrigin } from './verdict.ts';
-
-const ICMP_ECHO_REQUEST = 8;
 
 /**
  * The ways back of packets that another node routed to a task of this node: replies must leave by the
@@ -27,26 +20,55 @@ const ICMP_ECHO_REQUEST = 8;
 export class ReturnFlows {
   readonly #flows: FlowTable;
   readonly #key = new FlowKey();
+  readonly #flow = new Flow();
 
   constructor(flows: FlowTable) {
     this.#flows = flows;
   }
 
-  /** Notes how the reply to a routed packet finds its way back, and that the flow lives. */
-  record(packet: Packet, origin: VtepOrigin): void {
-    const { protocol, source, destination, sourcePort, destinationPort, tcpFlags } = packet;
-    if (protocol === PROTO_ICMP && packet.icmpType !== ICMP_ECHO_REQUEST) return;
+  /**
+   * Notes how the reply to a routed packet finds its way back, and that the flow lives.
+   *
+   * @param client - The key of the packet.
+   */
+  record(packet: Packet, client: FlowKey, origin: VtepOrigin): void {
+    if (packet.isIcmp && !isEchoRequest(packet)) return;
     const flows = this.#flows;
     const key = this.#key;
-    const owner = packOwner(origin.scope, protocol);
-    key.set(owner, destination | 0, source | 0, packPorts(destinationPort, sourcePort));
+    const ports = packPorts(client.ports & 0xffff, client.ports >>> 16);
+    key.set(client.owner, client.destination, client.source, ports);
+    if (flows.read(key, this.#flow) && this.#isAsNoted(packet, origin)) {
+      flows.touch(this.#flow.slot);
+      return;
+    }
+    flows.lock();
+    this.#note(packet, origin);
+    flows.unlock();
+  }
+
+  /** Whether the flow just read would not be changed by this packet. */
+  #isAsNoted(packet: Packet, origin: VtepOrigin): boolean {
+    const { action, status, vtep, vtepPort } = this.#flow;
+    if (action !== ACTION_RETURN || vtepPort !== origin.vtepPort || !vtep.equals(origin.vtep)) {
+      return false; // the client may have changed nodes
+    }
+    if (packet.protocol !== PROTO_TCP) return true;
+    return (
+      !opensConnection(packet.tcpFlags) && nextTcpStatus(status, packet.tcpFlags, true) === status
+    );
+  }
+
+  /** Makes the flow or brings it up to date; the lock is held. */
+  #note(packet: Packet, origin: VtepOrigin): void {
+    const flows = this.#flows;
+    const key = this.#key;
     let slot = flows.find(key);
     if (slot !== NO_SLOT && flows.entries.action(slot) !== ACTION_RETURN) {
       if (!this.#mayReplace(slot, packet)) return;
       flows.remove(slot);
       slot = NO_SLOT;
     }
-    if (slot === NO_SLOT && (tcpFlags & TCP_RST) !== 0) return; // nothing will come back
+    if (slot === NO_SLOT && (packet.tcpFlags & TCP_RST) !== 0) return; // nothing will come back
     if (slot === NO_SLOT) {
       slot = flows.insert(key, ACTION_RETURN, NO_SLOT);
       flows.entries.setStatus(slot, firstStatus(packet));
@@ -54,9 +76,11 @@ export class ReturnFlows {
       flows.touch(slot);
       flows.entries.setStatus(slot, firstStatus(packet));
     } else {
-      flows.observe(slot, packet, true);
+      flows.touch(slot);
+      if (packet.protocol === PROTO_TCP) flows.follow(key, slot, packet, true);
     }
-    flows.entries.setVtep(slot, origin.vtep | 0, origin.vtepPort); // the client may have changed nodes
+    flows.change(slot);
+    flows.entries.setVtep(slot, origin.vtep, origin.vtepPort);
   }
 
   /** Whether the packet opens a connection with the addresses and ports of one that is over. */
@@ -81,5 +105,5 @@ export class ReturnFlows {
 
 function firstStatus(packet: Packet): number {
   if (packet.protocol === PROTO_TCP) return firstTcpState(packet.tcpFlags);
-  return packet.protocol === PROTO_ICMP ? FLOW_ICMP : FLOW_DATAGRAM;
+  return packet.isIcmp ? FLOW_ICMP : FLOW_DATAGRAM;
 }

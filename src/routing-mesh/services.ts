@@ -1,11 +1,13 @@
-import { formatIpv4, type Ipv4 } from '../core/address.ts';
+import { AddressMap } from '../core/address-map.ts';
+import { AddressWords } from '../core/address-words.ts';
+import { formatIp, type Ip, isIpv6 } from '../core/ip.ts';
 import { buildMaglevTable, MAGLEV_NONE, MAGLEV_SLOTS } from './maglev.ts';
 
 /** One endpoint behind a VIP. */
 export interface MeshBackend {
   /** Unique in its service, and the same on every node: the task's ID. */
   readonly id: string;
-  readonly address: Ipv4;
+  readonly address: Ip;
   /** VNI of the network that `address` is on. */
   readonly scope: number;
   /** Share of new flows in proportion to the others' weights. Finite, not negative. */
@@ -14,14 +16,21 @@ export interface MeshBackend {
   readonly state: 'active' | 'draining';
 }
 
-/** A VIP and what is behind it. */
+/** A VIP and what is behind it: all addresses are of one family, so a service with both has two of these. */
 export interface MeshService {
   /** Where the VIP is valid: the VNI of its network, or HOST_SCOPE for the ingress VIP. */
   readonly scope: number;
-  readonly vip: Ipv4;
+  readonly vip: Ip;
   /** The backends' gateway: the source that a task gets when it calls its own VIP and meets itself. */
-  readonly gateway: Ipv4;
+  readonly gateway: Ip;
   readonly backends: readonly MeshBackend[];
+}
+
+/** Where a flow goes. */
+export interface BackendTarget {
+  readonly id: string;
+  readonly scope: number;
+  readonly address: AddressWords;
 }
 
 /** A backend and what it got, for people and metrics. */
@@ -36,8 +45,10 @@ const BACKENDS_MAX = MAGLEV_NONE;
 /** One service with its lookup table. */
 export class Service {
   readonly scope: number;
-  readonly vip: Ipv4;
-  readonly gateway: Ipv4;
+  readonly vip: Ip;
+  readonly gateway: Ip;
+  /** {@link Service.gateway} for the hot path. */
+  readonly gatewayWords: AddressWords;
   /** Sorted by ID. */
   readonly backends: readonly MeshBackend[];
   readonly #table = new Uint16Array(MAGLEV_SLOTS);
@@ -45,16 +56,20 @@ export class Service {
   readonly #eligible: Uint16Array;
   readonly #places: Uint16Array;
   readonly #newFlows: Float64Array;
-  readonly #addressesByScope = new Map<number, Set<Ipv4>>();
+  /** Where each of the backends is. */
+  readonly #targets: readonly BackendTarget[];
+  readonly #addressesByScope = new Map<number, AddressMap<true>>();
 
   /**
    * @param previous - The service that this one replaces: its counters go on.
-   * @throws {RangeError} naming the backend that is wrong
+   * @throws {RangeError} naming the backend or gateway that is wrong
    */
   constructor(spec: MeshService, previous: Service | undefined) {
     this.scope = spec.scope;
     this.vip = spec.vip;
     this.gateway = spec.gateway;
+    checkFamilies(spec);
+    this.gatewayWords = AddressWords.of(spec.gateway);
     this.backends = sortedById(spec);
     const weights = this.backends.map(({ id, weight, state }) => ({
       id,
@@ -67,9 +82,15 @@ export class Service {
     for (const [place, index] of eligible.entries()) this.#places[index] = place;
     const counts = new Map(previous?.status().map(({ id, newFlows }) => [id, newFlows]));
     this.#newFlows = Float64Array.from(this.backends, ({ id }) => counts.get(id) ?? 0);
+    this.#targets = this.backends.map(({ id, scope, address }) => ({
+      id,
+      scope,
+      address: AddressWords.of(address),
+    }));
     for (const { scope, address } of this.backends) {
-      const addresses = this.#addressesByScope.get(scope) ?? new Set();
-      this.#addressesByScope.set(scope, addresses.add(address));
+      const addresses = this.#addressesByScope.get(scope) ?? new AddressMap();
+      addresses.set(address, true);
+      this.#addressesByScope.set(scope, addresses);
     }
   }
 
@@ -80,7 +101,7 @@ export class Service {
    * @param attempt - How many backends were given up on: 0 asks the Maglev table; later ones go through all
    *   others, from a place that depends on the client, so that a dead backend's load spreads.
    */
-  pick(hash: number, attempt: number): MeshBackend | undefined {
+  pick(hash: number, attempt: number): BackendTarget | undefined {
     const count = this.#eligible.length;
     if (count === 0) return undefined;
     let index = this.#table[(hash >>> 0) % MAGLEV_SLOTS] ?? 0;
@@ -90,12 +111,12 @@ export class Service {
       index = this.#eligible[((this.#places[index] ?? 0) + step) % count] ?? 0;
     }
     this.#newFlows[index] = (this.#newFlows[index] ?? 0) + 1;
-    return this.backends[index];
+    return this.#targets[index];
   }
 
   /** Whether some backend, draining or not, has this address. */
-  hasBackendAt(scope: number, address: Ipv4): boolean {
-    return this.#addressesByScope.get(scope)?.has(address) === true;
+  hasBackendAt(scope: number, address: AddressWords): boolean {
+    return this.#addressesByScope.get(scope)?.find(address) === true;
   }
 
   /** The backends and what they got. */
@@ -112,30 +133,35 @@ export class Service {
  * of 32 KiB.
  */
 export class ServiceTable {
-  // Keys are signed 32-bit integers: V8 looks those up without a heap object.
-  readonly #byScope = new Map<number, Map<number, Service>>();
+  readonly #byScope = new Map<number, AddressMap<Service>>();
 
-  /** The service whose VIP `address` is, given as a signed integer. Allocates nothing. */
-  find(scope: number, address: number): Service | undefined {
-    return this.#byScope.get(scope)?.get(address);
+  /** The service whose VIP `address` is. Allocates nothing. */
+  find(scope: number, address: AddressWords): Service | undefined {
+    return this.#byScope.get(scope)?.find(address);
+  }
+
+  /** The same for control code. */
+  get(scope: number, vip: Ip): Service | undefined {
+    return this.#byScope.get(scope)?.get(vip);
   }
 
   /**
    * Adds a service, in place of the one with the same scope and VIP.
    *
-   * @throws {RangeError} if a backend is wrong; the table is as it was
+   * @throws {RangeError} if a backend or the gateway is wrong; the table is as it was
    */
   set(spec: MeshService): Service {
-    const service = new Service(spec, this.find(spec.scope, spec.vip | 0));
-    const services = this.#byScope.get(spec.scope) ?? new Map<number, Service>();
-    this.#byScope.set(spec.scope, services.set(spec.vip | 0, service));
+    const service = new Service(spec, this.get(spec.scope, spec.vip));
+    const services = this.#byScope.get(spec.scope) ?? new AddressMap<Service>();
+    services.set(spec.vip, service);
+    this.#byScope.set(spec.scope, services);
     return service;
   }
 
   /** @returns whether there was such a service */
-  delete(scope: number, vip: Ipv4): boolean {
+  delete(scope: number, vip: Ip): boolean {
     const services = this.#byScope.get(scope);
-    const existed = services?.delete(vip | 0) === true;
+    const existed = services?.delete(vip) === true;
     if (services?.size === 0) this.#byScope.delete(scope);
     return existed;
   }
@@ -146,9 +172,25 @@ export class ServiceTable {
   }
 }
 
+function nameOf(spec: MeshService): string {
+  return `service ${formatIp(spec.vip)} of scope ${spec.scope}`;
+}
+
+/** A packet keeps its family: what it becomes must be of the VIP's. */
+function checkFamilies(spec: MeshService): void {
+  const family = isIpv6(spec.vip) ? 'IPv6' : 'IPv4';
+  const ends = spec.backends.map(({ id, address }) => ({ what: `backend ${id}`, address }));
+  for (const { what, address } of [{ what: 'the gateway', address: spec.gateway }, ...ends]) {
+    if (isIpv6(address) === isIpv6(spec.vip)) continue;
+    throw new RangeError(
+      `Cannot give ${what} of ${nameOf(spec)} the address ${formatIp(address)}: expected an ${family} address`,
+    );
+  }
+}
+
 /** Checks the backends, and sorts them as every node does: by UTF-16 code units, whatever the locale. */
 function sortedById(spec: MeshService): MeshBackend[] {
-  const name = `service ${formatIpv4(spec.vip)} of scope ${spec.scope}`;
+  const name = nameOf(spec);
   if (spec.backends.length > BACKENDS_MAX) {
     throw new RangeError(
       `Cannot balance ${name} over ${spec.backends.length} backends: expected ${BACKENDS_MAX} at most`,

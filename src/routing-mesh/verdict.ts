@@ -1,4 +1,4 @@
-import type { Ipv4 } from '../core/address.ts';
+import { AddressWords } from '../core/address-words.ts';
 
 /** The scope of the host's own port: published ports, and what the host sends. Others are VNIs. */
 export const HOST_SCOPE = 0;
@@ -38,8 +38,8 @@ export class Verdict {
   dropReason: MeshDrop = 'none';
   /** Where a `forward` goes on: a VNI or {@link HOST_SCOPE}. */
   outScope = 0;
-  /** Where a `viaVtep` goes on: address and UDP port. */
-  vtep: Ipv4 = 0;
+  /** Where a `viaVtep` goes on: address and UDP port. The address may be of another family than the packet. */
+  readonly vtep: AddressWords = new AddressWords();
   vtepPort = 0;
   /** Whether the frame's bytes, and the parsed packet, were rewritten. */
   changed = false;
@@ -49,7 +49,7 @@ export class Verdict {
 export class VtepOrigin {
   /** The VNI that it came under. */
   scope = 0;
-  vtep: Ipv4 = 0;
+  readonly vtep: AddressWords = new AddressWords();
   vtepPort = 0;
   /** Whether the other node routed it (its Ethernet source is GATEWAY_MAC): its client is outside the overlay. */
   routed = false;

@@ -5,6 +5,7 @@ import {
   loadChecksumKernel,
   sum16BigEndian,
 } from '../../src/core/checksum.ts';
+import { ipWords } from '../../src/core/ip.ts';
 import { Packet, PROTO_TCP, PROTO_UDP, parseFrame, writeMac } from '../../src/core/packet.ts';
 import { Counters } from '../../src/dataplane/counters.ts';
 import { type Peer, Peers } from '../../src/dataplane/peers.ts';
@@ -46,13 +47,18 @@ export interface FrameSpec extends PacketSpec {
   readonly dontFragment?: boolean;
 }
 
+/** A task's MAC follows from the last four bytes of its address, in either family. */
+export function macOf(text: string): number {
+  return macOfIpv4(ipWords(endpoint(text).address)[3] >>> 0);
+}
+
 /** A frame with right checksums. */
 export function ethernetFrame(spec: FrameSpec): Uint8Array<ArrayBuffer> {
   const plain = new Uint8Array(frame(spec).buffer as ArrayBuffer);
   const bytes = spec.tcpOptions === undefined ? plain : withTcpOptions(plain, spec.tcpOptions);
   const view = new DataView(bytes.buffer);
-  writeMac(view, 0, spec.toMac ?? macOfIpv4(endpoint(spec.to).address));
-  writeMac(view, 6, spec.fromMac ?? macOfIpv4(endpoint(spec.from).address));
+  writeMac(view, 0, spec.toMac ?? macOf(spec.to));
+  writeMac(view, 6, spec.fromMac ?? macOf(spec.from));
   if (spec.dontFragment) view.setUint8(20, view.getUint8(20) | 0x40);
   if (spec.tcpOptions !== undefined || spec.dontFragment) seal(bytes, spec.partial);
   return bytes;

@@ -1,6 +1,6 @@
 import { test } from 'tap';
 import { GATEWAY_MAC, macOfIpv4, parseCidr, parseIpv4, parseMac } from '../../src/core/address.ts';
-import { ipWords } from '../../src/core/ip.ts';
+import { AddressWords } from '../../src/core/address-words.ts';
 import { PROTO_TCP } from '../../src/core/packet.ts';
 import type { DataPlaneCommand } from '../../src/dataplane/commands.ts';
 import {
@@ -41,7 +41,7 @@ function makeTables() {
     const endpoint = decide.networks.get(BLUE)?.byAddress(parseIpv4(address));
     if (endpoint === undefined) return 'nowhere';
     const { port, peer } = endpoint;
-    return port === undefined ? `vtep ${(peer?.w3 ?? 0) & 255}` : `port ${port.id}`;
+    return port === undefined ? `vtep ${(peer?.words.w3 ?? 0) & 255}` : `port ${port.id}`;
   };
   return { tables, apply, where, decide, mesh, view, peers, served };
 }
@@ -239,10 +239,10 @@ test('tables: VTEPs, services and gauges', (t) => {
     { kind: 'removeNetwork', vni: 4097 },
   );
   t.match(tables.status(), { networks: 1, vteps: 1, services: [] });
-  t.notOk(mesh.isVip(BLUE, vip));
-  t.match(peers.find(...ipWords(VTEP_B)), { isKnown: false }, 'an endpoint names it');
+  t.notOk(mesh.isVip(BLUE, AddressWords.of(vip)));
+  t.match(peers.find(AddressWords.of(VTEP_B)), { isKnown: false }, 'an endpoint names it');
   apply(removeEndpoint('10.0.1.6', VTEP_B));
-  t.equal(peers.find(...ipWords(VTEP_B)), undefined);
+  t.equal(peers.find(AddressWords.of(VTEP_B)), undefined);
   t.end();
 });
 

@@ -92,7 +92,7 @@ export class World {
     red.set(new Endpoint(carol.address, carol.mac, { port: carol }));
     this.decide.networks.set(BLUE, blue).set(RED, red);
     this.decide.hostPort = host;
-    this.decide.origin.vtep = VTEP;
+    this.decide.origin.vtep.setIpv4(VTEP | 0);
     this.decide.origin.vtepPort = VTEP_PORT;
     this.#addServices();
   }

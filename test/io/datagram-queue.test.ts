@@ -1,6 +1,7 @@
 import { type Test, test } from 'tap';
 import { parseIpv4 } from '../../src/core/address.ts';
-import { type Ip, ipWords, parseIp } from '../../src/core/ip.ts';
+import { AddressWords } from '../../src/core/address-words.ts';
+import { type Ip, parseIp } from '../../src/core/ip.ts';
 import { Arena } from '../../src/io/linux/arena.ts';
 import { DatagramQueue, type Destination } from '../../src/io/linux/datagram-queue.ts';
 import { Epoll } from '../../src/io/linux/epoll.ts';
@@ -13,8 +14,7 @@ const LOOPBACK = parseIpv4('127.0.0.1');
 const LOOPBACK6 = parseIp('::1');
 
 function destination(address: Ip, port: number): Destination {
-  const [w0, w1, w2, w3] = ipWords(address);
-  return { w0, w1, w2, w3, port };
+  return { words: AddressWords.of(address), port };
 }
 
 /** A queue whose socket is on the loopback, and receivers there. */

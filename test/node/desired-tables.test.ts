@@ -247,9 +247,9 @@ function transcript(changes: readonly DataPlaneCommand[]): string[] {
       case 'removeVtep':
         return `${command.kind} ${formatIp(command.address)}`;
       case 'setService':
-        return `setService ${formatIpv4(command.service.vip)} of ${command.service.scope}`;
+        return `setService ${formatIp(command.service.vip)} of ${command.service.scope}`;
       case 'removeService':
-        return `removeService ${formatIpv4(command.vip)} of ${command.scope}`;
+        return `removeService ${formatIp(command.vip)} of ${command.scope}`;
       default:
         return command.kind;
     }

@@ -1,5 +1,7 @@
 import fc from 'fast-check';
 import { test } from 'tap';
+import { AddressWords } from '../../src/core/address-words.ts';
+import { formatIp, ipFromWords, parseIp } from '../../src/core/ip.ts';
 import {
   Packet,
   PROTO_ICMP,
@@ -14,12 +16,11 @@ import {
   ACTION_FORWARD,
   ACTION_RETURN,
   ACTION_REVERSE,
-  FlowKey,
+  Flow,
   NO_SLOT,
-  packOwner,
-  packPorts,
 } from '../../src/routing-mesh/flow-entry.ts';
-import { listFlows } from '../../src/routing-mesh/flow-listing.ts';
+import { FlowKey, packOwner, packPorts } from '../../src/routing-mesh/flow-key.ts';
+import { type FlowRecord, listFlows } from '../../src/routing-mesh/flow-listing.ts';
 import { FLOW_WAYS, FlowTable, flowTableBytes } from '../../src/routing-mesh/flow-table.ts';
 import {
   FLOW_CLOSING,
@@ -46,17 +47,21 @@ function makeTable(
   return table;
 }
 
-/** The key of flow number `index`: neighbours differ in one field each. */
+const addresses = {
+  source: AddressWords.of(parseIp('255.255.255.240')),
+  source6: AddressWords.of(parseIp('2001:db8::ffff:fff0')),
+};
+
+/** The key of flow number `index`: 0 and 2 differ in the family only, and neighbours in one field each. */
 function keyOf(index: number): FlowKey {
   const key = new FlowKey();
   const protocol = index % 2 === 0 ? PROTO_TCP : PROTO_UDP;
   const ports = packPorts(40_000 + (index >> 2), 65_535);
-  key.set(
-    packOwner(0xff_ff00 + (index % 3), protocol),
-    0xfffffff0,
-    0x0a000001 + (index >> 3),
-    ports,
-  );
+  const isV6 = (index & 2) !== 0;
+  const low = 0x0a00_0001 + (index >> 3);
+  const destination = AddressWords.of(isV6 ? ipFromWords(1, 0, 0, low) : low);
+  const owner = packOwner(0xff_ff00 + ((index >> 2) % 3), protocol);
+  key.set(owner, isV6 ? addresses.source6 : addresses.source, destination, ports);
   return key;
 }
 
@@ -149,21 +154,14 @@ function missing(table: FlowTable, model: Model): Set<ModelFlow> {
 
 function nameOf(number: number): string {
   const { owner, source, destination, ports } = keyOf(number);
-  return [
-    owner & 0xff_ffff,
-    owner >>> 24,
-    source >>> 0,
-    destination >>> 0,
-    ports >>> 16,
-    ports & 0xffff,
-  ].join();
+  const ends = [source, destination].map((address) => formatIp(address.toIp()));
+  return [owner & 0xff_ffff, owner >>> 24, ...ends, ports >>> 16, ports & 0xffff].join();
 }
 
-function flowName(
-  flow: ReturnType<typeof listFlows> extends Generator<infer Flow> ? Flow : never,
-): string {
+function flowName(flow: FlowRecord): string {
   const { scope, protocol, source, destination, sourcePort, destinationPort } = flow;
-  return [scope, protocol, source, destination, sourcePort, destinationPort].join();
+  const ends = [formatIp(source), formatIp(destination)];
+  return [scope, protocol, ...ends, sourcePort, destinationPort].join();
 }
 
 function run(table: FlowTable, model: Model, command: Command): void {
@@ -353,6 +351,15 @@ function statusOf(text: string): number {
   return stateNumber | (bits.reduce((sum, bit) => sum | bit, 0) << 8);
 }
 
+/** Where a table of 64 slots has its tags and entries. */
+const SETS = 2048;
+const ENTRIES = SETS + (64 / FLOW_WAYS) * 16;
+const ENTRY_BYTES = 128;
+
+function tagAt(slot: number): number {
+  return SETS + Math.floor(slot / FLOW_WAYS) * 16 + 8 + (slot % FLOW_WAYS);
+}
+
 /** A table with a pair and a return flow, as a stopped agent leaves it. */
 function leftBehind(): { memory: Uint8Array; slots: number[] } {
   const memory = new Uint8Array(flowTableBytes(64));
@@ -366,7 +373,9 @@ function leftBehind(): { memory: Uint8Array; slots: number[] } {
   const packet = new Packet();
   packet.protocol = PROTO_TCP;
   packet.tcpFlags = TCP_FIN;
-  table.observe(forward, packet, true);
+  const flow = new Flow();
+  table.read(keyOf(2), flow);
+  table.observe(keyOf(2), flow, packet, true);
   return { memory, slots: [forward, reverse, back] };
 }
 
@@ -406,14 +415,15 @@ test('no damage to the entries makes a table that breaks', (t) => {
     { maxLength: 40 },
   );
   const intoUsed = fc.array(
-    fc.tuple(fc.nat({ max: 2 }), fc.nat({ max: 63 }), fc.nat({ max: 255 })),
+    fc.tuple(fc.nat({ max: 2 }), fc.nat({ max: ENTRY_BYTES - 1 }), fc.nat({ max: 255 })),
     { maxLength: 8 },
   );
   fc.assert(
     fc.property(damage, intoUsed, commands, (anywhere, used, list) => {
       const { memory: damaged, slots } = leftBehind();
       for (const [at, byte] of anywhere) damaged[at] = byte;
-      for (const [which, at, byte] of used) damaged[64 + 64 + slots[which]! * 64 + at] = byte;
+      for (const [which, at, byte] of used)
+        damaged[ENTRIES + slots[which]! * ENTRY_BYTES + at] = byte;
       const table = makeTable(64, damaged);
       for (const { kind } of listFlows(table))
         t.ok(['forward', 'reverse', 'return'].includes(kind));
@@ -432,15 +442,13 @@ test('no damage to the entries makes a table that breaks', (t) => {
 });
 
 test('a pair with one bad half is dropped whole', (t) => {
-  const tags = 64;
-  const actions = 64 + 64 + 18;
   for (const which of [0, 1]) {
     for (const damage of ['no tag', 'no pair', 'a return flow']) {
       const { memory, slots } = leftBehind();
       const slot = slots[which]!;
-      if (damage === 'no tag') memory[tags + slot] = 0;
-      if (damage === 'no pair') memory[64 + 64 + slot * 64 + 44] = slots[2]!;
-      if (damage === 'a return flow') memory[actions + slot * 64] = ACTION_RETURN;
+      if (damage === 'no tag') memory[tagAt(slot)] = 0;
+      if (damage === 'no pair') memory[ENTRIES + slot * ENTRY_BYTES + 44] = slots[2]!;
+      if (damage === 'a return flow') memory[ENTRIES + slot * ENTRY_BYTES + 18] = ACTION_RETURN;
       const table = makeTable(64, memory);
       t.equal(table.attached, true);
       t.same(
@@ -477,7 +485,12 @@ for (const [what, options, message] of [
   ['a capacity that is no power of two', { capacity: 96 }, /of 96 slots: expected a power of two/],
   ['a capacity below one set', { capacity: 4 }, /of 4 slots/],
   ['a fractional capacity', { capacity: 64.5 }, /of 64\.5 slots/],
-  ['too little memory', { capacity: 128 }, /in 4224 bytes: expected at least 8384/],
+  ['too little memory', { capacity: 128 }, /in 10368 bytes: expected at least 18688/],
+  [
+    'memory at an odd place',
+    { memory: new Uint8Array(20_000).subarray(2) },
+    /offset 2: expected a multiple of 4/,
+  ],
   ['a short hash key', { hashKey: new Uint8Array(7) }, /hash key of 7 bytes: expected 8/],
 ] as const) {
   test(`a flow table refuses ${what}`, (t) => {

@@ -1,6 +1,13 @@
 import fc from 'fast-check';
 import { test } from 'tap';
-import { hashString, keyedFlowHash, pickHash } from '../../src/routing-mesh/flow-hash.ts';
+import { AddressWords } from '../../src/core/address-words.ts';
+import { ipFromWords, ipWords, isIpv6, parseIp } from '../../src/core/ip.ts';
+import {
+  hashString,
+  keyedAddressHash,
+  keyedFlowHash,
+  pickHash,
+} from '../../src/routing-mesh/flow-hash.ts';
 import {
   buildMaglevTable,
   MAGLEV_NONE,
@@ -33,6 +40,9 @@ test('keyedFlowHash() is HalfSipHash-1-3', (t) => {
   const key = { low: 0x03020100, high: 0x07060504 };
   const hash = keyedFlowHash(key, 0x03020100, 0x07060504, 0x0b0a0908, 0x0f0e0d0c);
   t.equal(hash >>> 0, 0x8b31d501);
+  const address = new AddressWords();
+  address.set(0x03020100, 0x07060504, 0x0b0a0908, 0x0f0e0d0c);
+  t.equal(keyedAddressHash(key, address), hash);
   const other = { low: 0x03020101, high: 0x07060504 };
   t.not(keyedFlowHash(other, 0x03020100, 0x07060504, 0x0b0a0908, 0x0f0e0d0c), hash);
   t.end();
@@ -54,14 +64,18 @@ function murmur3(bytes: Uint8Array): number {
   return (hash ^ (hash >>> 16)) >>> 0;
 }
 
-test('pickHash() is MurmurHash3 of three little-endian words', (t) => {
+test('pickHash() is MurmurHash3 of little-endian words: three of IPv4, nine of IPv6', (t) => {
   // "test", seed 0, from the reference implementation: the oracle is right, too.
   t.equal(murmur3(new TextEncoder().encode('test')), 0xba6bd213);
   const word = fc.integer({ min: 0, max: 0xffff_ffff });
+  const ipv6 = fc.tuple(word, word, word, word).map((words) => ipFromWords(...words));
+  const ends = fc.oneof(fc.tuple(word, word), fc.tuple(ipv6, ipv6));
   fc.assert(
-    fc.property(word, word, word, (a, b, c) => {
-      const bytes = new Uint8Array(new Uint32Array([a, b, c]).buffer);
-      return pickHash(a | 0, b | 0, c | 0) === (murmur3(bytes) | 0);
+    fc.property(ends, word, ([client, vip], portAndProtocol) => {
+      const words = [client, vip].flatMap((ip) => (isIpv6(ip) ? ipWords(ip) : [ip]));
+      const bytes = new Uint8Array(Int32Array.from([...words, portAndProtocol]).buffer);
+      const hash = pickHash(AddressWords.of(client), AddressWords.of(vip), portAndProtocol | 0);
+      return hash === (murmur3(bytes) | 0);
     }),
   );
   t.end();
@@ -170,6 +184,11 @@ test('successive attempts go through every backend once', (t) => {
 for (const [what, change, message] of [
   ['twice the same ID', { id: 'b' }, /Cannot add backend b to service 10\.0\.0\.254 .* twice/],
   ['a negative weight', { weight: -1 }, /Cannot give backend a .* the weight -1/],
+  [
+    'a backend of another family',
+    { address: parseIp('fd00::1') },
+    /Cannot give backend a .* the address fd00::1: expected an IPv4 address/,
+  ],
   ['an infinite weight', { weight: Number.POSITIVE_INFINITY }, /the weight Infinity/],
 ] as const) {
   test(`a service refuses ${what}`, (t) => {
@@ -183,3 +202,11 @@ for (const [what, change, message] of [
     t.end();
   });
 }
+
+test('a service refuses a gateway of another family', (t) => {
+  const spec = { scope: 1, vip: parseIp('fd00::fe'), gateway: parseIp('10.0.0.1'), backends: [] };
+  const message =
+    /the gateway of service fd00::fe .* address 10\.0\.0\.1: expected an IPv6 address/;
+  t.throws(() => new Service(spec, undefined), { message });
+  t.end();
+});

@@ -1,3 +1,4 @@
+import type { AddressWords } from '../../core/address-words.ts';
 import { type Arena, IOVEC_BYTES } from './arena.ts';
 import { EINTR, errno, sendmmsg, sendmsg } from './ffi.ts';
 import {
@@ -29,11 +30,7 @@ const SEGMENT_CONTROL_BYTES = CMSGHDR_BYTES + 8;
 
 /** Where datagrams go. The same destination is the same object. */
 export interface Destination {
-  /** The address as {@link file://../../core/ip.ts} `ipWords` gives it: signed 32-bit integers. */
-  readonly w0: number;
-  readonly w1: number;
-  readonly w2: number;
-  readonly w3: number;
+  readonly words: AddressWords;
   readonly port: number;
 }
 
@@ -213,14 +210,15 @@ export class DatagramQueue {
 
   #writeName(name: number, destination: Destination): void {
     const { view } = this.#arena;
+    const { words } = destination;
     view.setUint16(name + 2, destination.port);
     if (!this.#isIpv6) {
-      view.setInt32(name + 4, destination.w3);
+      view.setInt32(name + 4, words.w3);
       return;
     }
-    view.setInt32(name + 8, destination.w0);
-    view.setInt32(name + 12, destination.w1);
-    view.setInt32(name + 16, destination.w2);
-    view.setInt32(name + 20, destination.w3);
+    view.setInt32(name + 8, words.w0);
+    view.setInt32(name + 12, words.w1);
+    view.setInt32(name + 16, words.w2);
+    view.setInt32(name + 20, words.w3);
   }
 }

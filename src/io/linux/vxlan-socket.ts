@@ -1,4 +1,5 @@
-import { IPV4_MAPPED_WORD, type Ip, isIpv6 } from '../../core/ip.ts';
+import { AddressWords } from '../../core/address-words.ts';
+import { type Ip, isIpv6 } from '../../core/ip.ts';
 import type { Arena } from './arena.ts';
 import { DatagramQueue, type Destination, type SendFailure } from './datagram-queue.ts';
 import { check, close, recvmsg, setsockopt } from './ffi.ts';
@@ -25,11 +26,8 @@ export class VxlanReceiver {
   readonly fd: number;
   /** Where received bytes are, in the arena. */
   readonly buffer: number;
-  /** The sender of the last {@link VxlanReceiver.receive}, as `ipWords` gives addresses. */
-  source0 = 0;
-  source1 = 0;
-  source2 = 0;
-  source3 = 0;
+  /** The sender of the last {@link VxlanReceiver.receive}. */
+  readonly source: AddressWords = new AddressWords();
   sourcePort = 0;
   /** The size of each datagram of the last {@link VxlanReceiver.receive} but its last one. */
   segmentBytes = 0;
@@ -85,17 +83,9 @@ export class VxlanReceiver {
 
   #readSource(): void {
     const { view } = this.#arena;
-    const name = this.#name;
-    this.sourcePort = view.getUint16(name + 2);
-    if (!this.#isIpv6) {
-      this.source2 = IPV4_MAPPED_WORD;
-      this.source3 = view.getInt32(name + 4);
-      return;
-    }
-    this.source0 = view.getInt32(name + 8);
-    this.source1 = view.getInt32(name + 12);
-    this.source2 = view.getInt32(name + 16);
-    this.source3 = view.getInt32(name + 20);
+    this.sourcePort = view.getUint16(this.#name + 2);
+    if (this.#isIpv6) this.source.read(view, this.#name + 8, 6);
+    else this.source.read(view, this.#name + 4, 4);
   }
 }
 
