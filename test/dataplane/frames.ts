@@ -6,7 +6,14 @@ import {
   sum16BigEndian,
 } from '../../src/core/checksum.ts';
 import { ipWords } from '../../src/core/ip.ts';
-import { Packet, PROTO_TCP, PROTO_UDP, parseFrame, writeMac } from '../../src/core/packet.ts';
+import {
+  ETHERTYPE_IPV4,
+  Packet,
+  PROTO_TCP,
+  PROTO_UDP,
+  parseFrame,
+  writeMac,
+} from '../../src/core/packet.ts';
 import { Counters } from '../../src/dataplane/counters.ts';
 import { type Peer, Peers } from '../../src/dataplane/peers.ts';
 import { Arena } from '../../src/io/linux/arena.ts';
@@ -19,6 +26,7 @@ import { udpPortOf } from '../support/udp-port.ts';
 export const LOOPBACK: number = parseIpv4('127.0.0.1');
 const ETHERNET_BYTES = 14;
 const TCP_FIN_AND_PSH = 0x09;
+const DESTINATION_OPTIONS = 60;
 
 /** xorshift32: small, and a seed replays a run. */
 export function makeRandom(seed: number): (below: number) => number {
@@ -64,30 +72,50 @@ export function ethernetFrame(spec: FrameSpec): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
+/** Where the parts of a frame are, found without the code under test. */
+function layoutOf(bytes: Uint8Array): { isV6: boolean; l4: number; protocol: number } {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const ip = ETHERNET_BYTES;
+  if (view.getUint16(12) === ETHERTYPE_IPV4) {
+    return { isV6: false, l4: ip + (view.getUint8(ip) & 15) * 4, protocol: view.getUint8(ip + 9) };
+  }
+  const next = view.getUint8(ip + 6);
+  if (next !== DESTINATION_OPTIONS) return { isV6: true, l4: ip + 40, protocol: next };
+  const l4 = ip + 48 + view.getUint8(ip + 41) * 8;
+  return { isV6: true, l4, protocol: view.getUint8(ip + 40) };
+}
+
+function setIpLength(bytes: Uint8Array, isV6: boolean): void {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  if (isV6) view.setUint16(ETHERNET_BYTES + 4, bytes.length - ETHERNET_BYTES - 40);
+  else view.setUint16(ETHERNET_BYTES + 2, bytes.length - ETHERNET_BYTES);
+}
+
 function withTcpOptions(plain: Uint8Array, options: Uint8Array): Uint8Array<ArrayBuffer> {
-  const tcp = ETHERNET_BYTES + ((plain[ETHERNET_BYTES] ?? 0) & 15) * 4;
+  const { l4: tcp, isV6 } = layoutOf(plain);
   const bytes = new Uint8Array(plain.length + options.length);
   bytes.set(plain.subarray(0, tcp + 20));
   bytes.set(options, tcp + 20);
   bytes.set(plain.subarray(tcp + 20), tcp + 20 + options.length);
   bytes[tcp + 12] = (5 + options.length / 4) << 4;
-  new DataView(bytes.buffer).setUint16(ETHERNET_BYTES + 2, bytes.length - ETHERNET_BYTES);
+  setIpLength(bytes, isV6);
   return bytes;
 }
 
-/** Makes the checksums of a whole IPv4 frame right, all computed from scratch. */
+/** Makes the checksums of a whole frame right, all computed from scratch. */
 export function seal(bytes: Uint8Array, partial = false): void {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const ip = ETHERNET_BYTES;
-  const ipBytes = (view.getUint8(ip) & 15) * 4;
-  const l4 = ip + ipBytes;
-  const l4Bytes = view.getUint16(ip + 2) - ipBytes;
-  const protocol = view.getUint8(ip + 9);
-  view.setUint16(ip + 10, 0);
-  view.setUint16(ip + 10, ~sum16BigEndian(view, ip, ipBytes) & 0xffff);
+  const { isV6, l4, protocol } = layoutOf(bytes);
+  const l4Bytes = bytes.length - l4;
+  if (!isV6) {
+    view.setUint16(ip + 10, 0);
+    view.setUint16(ip + 10, ~sum16BigEndian(view, ip, l4 - ip) & 0xffff);
+  }
   if (protocol !== PROTO_TCP && protocol !== PROTO_UDP) return;
   const at = l4 + (protocol === PROTO_TCP ? 16 : 6);
-  const pseudo = fold16(sum16BigEndian(view, ip + 12, 8) + protocol + l4Bytes);
+  const addresses = isV6 ? sum16BigEndian(view, ip + 8, 32) : sum16BigEndian(view, ip + 12, 8);
+  const pseudo = fold16(addresses + protocol + l4Bytes);
   view.setUint16(at, 0);
   const sum = ~fold16(pseudo + sum16BigEndian(view, l4, l4Bytes)) & 0xffff;
   const complete = protocol === PROTO_UDP && sum === 0 ? 0xffff : sum;
@@ -100,8 +128,8 @@ export function seal(bytes: Uint8Array, partial = false): void {
  */
 export function slowSegments(superframe: Uint8Array, gsoBytes: number): Uint8Array[] {
   const view = new DataView(superframe.buffer, superframe.byteOffset, superframe.length);
-  const l4 = ETHERNET_BYTES + (view.getUint8(ETHERNET_BYTES) & 15) * 4;
-  const isTcp = view.getUint8(ETHERNET_BYTES + 9) === PROTO_TCP;
+  const { isV6, l4, protocol } = layoutOf(superframe);
+  const isTcp = protocol === PROTO_TCP;
   const headerBytes = l4 + (isTcp ? (view.getUint8(l4 + 12) >>> 4) * 4 : 8);
   const segments: Uint8Array[] = [];
   for (let done = 0; headerBytes + done < superframe.length; done += gsoBytes) {
@@ -111,9 +139,11 @@ export function slowSegments(superframe: Uint8Array, gsoBytes: number): Uint8Arr
     bytes.set(superframe.subarray(0, headerBytes));
     bytes.set(payload, headerBytes);
     const segment = new DataView(bytes.buffer);
-    const identification = view.getUint16(ETHERNET_BYTES + 4) + segments.length;
-    segment.setUint16(ETHERNET_BYTES + 2, bytes.length - ETHERNET_BYTES);
-    segment.setUint16(ETHERNET_BYTES + 4, identification);
+    setIpLength(bytes, isV6);
+    if (!isV6) {
+      const identification = view.getUint16(ETHERNET_BYTES + 4) + segments.length;
+      segment.setUint16(ETHERNET_BYTES + 4, identification);
+    }
     if (isTcp) {
       segment.setUint32(l4 + 4, view.getUint32(l4 + 4) + done);
       if (!isLast) segment.setUint8(l4 + 13, view.getUint8(l4 + 13) & ~TCP_FIN_AND_PSH);

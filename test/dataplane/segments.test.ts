@@ -7,6 +7,7 @@ import { Egress } from '../../src/dataplane/egress.ts';
 import {
   GSO_NONE,
   GSO_TCPV4,
+  GSO_TCPV6,
   GSO_UDP_L4,
   Offload,
   readOffload,
@@ -38,6 +39,8 @@ const FIN = 0x01;
 const TIMESTAMPS = Uint8Array.of(1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8);
 const CLIENT = '240.0.0.11:5000';
 const SERVER = '240.0.0.12:80';
+const CLIENT6 = '[fd00::11]:5000';
+const SERVER6 = '[fd00::12]:80';
 
 function hex(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('hex');
@@ -291,6 +294,56 @@ for (const [name, index, at, bits, segments] of RULES) {
   });
 }
 
+const UDP_RULES: typeof RULES = [
+  ['nothing', 1, 0, 0, 3],
+  ['the identification, which says nothing', 1, 18, 0x55, 3],
+  ['may be fragmented', 1, 20, 0x40, 1],
+  ['the first one may be fragmented', 0, 20, 0x40, 1],
+  ['the last one may be fragmented', 2, 20, 0x40, 2],
+  ['time to live', 1, 22, 1, 1],
+  ['the source address', 1, 29, 1, 1],
+  ['the source port', 1, 35, 1, 1],
+  ['the destination port', 2, 36, 1, 2],
+  ['the length', 1, 39, 1, 1],
+  ['the length of the first one', 0, 39, 1, 1],
+];
+const IPV6_RULES: typeof RULES = [
+  ['nothing', 1, 0, 0, 3],
+  ['the traffic class', 1, 15, 0x10, 1],
+  ['the flow label', 1, 17, 1, 1],
+  ['the next header', 1, 20, 23, 1],
+  ['the hop limit', 1, 21, 1, 1],
+  ['the first word of the source', 1, 22, 1, 1],
+  ['the last word of the source', 1, 37, 1, 1],
+  ['the first word of the destination', 2, 38, 1, 2],
+  ['the last word of the destination', 1, 53, 1, 1],
+  ['the source port', 1, 55, 1, 1],
+  ['the sequence number', 1, 61, 1, 1],
+  ['the first one is no IPv6', 0, 14, 0x10, 1],
+];
+
+for (const [family, rules, spec] of [
+  ['UDP', UDP_RULES, { protocol: PROTO_UDP, tcpOptions: undefined, dontFragment: true }],
+  ['IPv6', IPV6_RULES, { from: CLIENT6, to: SERVER6 }],
+] as const) {
+  for (const [name, index, at, bits, segments] of rules) {
+    test(`join() of three segments of ${family} where one differs: ${name}`, (t) => {
+      const frames = threeSegments(spec as Partial<FrameSpec>);
+      edit(frames, index, at, bits);
+      t.equal(joinAll(frames).coalescer.segments, segments);
+      t.end();
+    });
+  }
+}
+
+test('join() keeps UDP without checksum as it is', (t) => {
+  const spec = { from: CLIENT, to: SERVER, protocol: PROTO_UDP, dontFragment: true } as const;
+  const bare = ethernetFrame({ ...spec, noChecksum: true, payload: randomBytes(50, 2) });
+  new DataView(bare.buffer).setUint16(40, 0);
+  t.equal(joinAll([bare, bare, bare]).coalescer.segments, 1);
+  t.end();
+});
+
 test('join() verifies checksums and lengths of every segment', (t) => {
   for (const [name, index, at, segments] of [
     ['a payload byte of the first', 0, 80, 1],
@@ -446,6 +499,7 @@ test('segmenting a superframe and coalescing it back gives the same bytes', (t) 
       gsoBytes: fc.integer({ min: 400, max: 9_000 }),
       seed: fc.nat(),
       isTcp: fc.boolean(),
+      isV6: fc.boolean(),
       tcpFlags: fc.constantFrom(ACK, ACK | PSH, ACK | FIN, ACK | PSH | FIN, 0x50),
       sequence: fc.nat({ max: 0xffff_ffff }),
       identification: fc.nat({ max: 0xffff }),
@@ -453,25 +507,28 @@ test('segmenting a superframe and coalescing it back gives the same bytes', (t) 
       ipOptions: fc.constantFrom(0, 0, 3),
       dontFragment: fc.boolean(),
     })
-    .map(({ payloadBytes, seed, isTcp, gsoBytes, tcpOptions, ...rest }) => ({
+    .map(({ payloadBytes, seed, isTcp, isV6, gsoBytes, tcpOptions, ...rest }) => ({
       gsoBytes,
       isTcp,
       tcpFlags: rest.tcpFlags,
+      isV6,
       plain: rest.ipOptions === 0,
-      dontFragment: rest.dontFragment,
+      dontFragment: isV6 || rest.dontFragment,
       bytes: ethernetFrame({
         ...rest,
         ...(isTcp ? { tcpOptions } : {}),
-        from: CLIENT,
-        to: SERVER,
+        dontFragment: !isV6 && rest.dontFragment,
+        from: isV6 ? CLIENT6 : CLIENT,
+        to: isV6 ? SERVER6 : SERVER,
         protocol: isTcp ? PROTO_TCP : PROTO_UDP,
         payload: randomBytes(payloadBytes, seed),
         partial: true,
       }),
     }));
   fc.assert(
-    fc.property(superframe, ({ bytes, gsoBytes, isTcp, tcpFlags, plain, dontFragment }) => {
-      const offload = offloadOf(isTcp ? GSO_TCPV4 : GSO_UDP_L4, gsoBytes);
+    fc.property(superframe, ({ bytes, gsoBytes, isTcp, isV6, tcpFlags, plain, dontFragment }) => {
+      const tcpType = isV6 ? GSO_TCPV6 : GSO_TCPV4;
+      const offload = offloadOf(isTcp ? tcpType : GSO_UDP_L4, gsoBytes);
       const { datagrams, joined } = carry(bytes, offload);
       const segments = slowSegments(bytes, gsoBytes);
       const expected = segments.map((segment) => vxlanDatagram(VNI, segment));
