@@ -59,6 +59,17 @@ export type DataPlaneCommand =
   /** Takes datagrams from a VTEP, and sends to its endpoints. */
   | { readonly kind: 'setVtep'; readonly address: Ip; readonly port: number }
   | { readonly kind: 'removeVtep'; readonly address: Ip }
+  /** Says how large an outer packet the path to a VTEP carries. Nothing if the VTEP is not known. */
+  | { readonly kind: 'setPathMtu'; readonly address: Ip; readonly mtuBytes: number }
+  /** Sends a path probe, whole or not at all. */
+  | {
+      readonly kind: 'probe';
+      readonly to: { readonly address: Ip; readonly port: number };
+      readonly sequence: number;
+      readonly nonce: bigint;
+      /** UDP payload, in bytes. */
+      readonly sizeBytes: number;
+    }
   | { readonly kind: 'setService'; readonly service: MeshService }
   | { readonly kind: 'removeService'; readonly scope: number; readonly vip: Ip };
 
@@ -91,7 +102,24 @@ export type DataPlaneEvent =
   | { readonly kind: 'done'; readonly sequence: number; readonly status?: DataPlaneStatus }
   | { readonly kind: 'refused'; readonly sequence: number; readonly message: string }
   /** The TAP behind a port is gone, for instance because its namespace was deleted. */
-  | { readonly kind: 'portGone'; readonly id: number };
+  | { readonly kind: 'portGone'; readonly id: number }
+  /** A VTEP has answered a path probe. */
+  | {
+      readonly kind: 'probeReply';
+      readonly from: Ip;
+      readonly nonce: bigint;
+      /** UDP payload that arrived there, in bytes. */
+      readonly sizeBytes: number;
+      /** Microseconds between the probe and its answer. */
+      readonly rttUs: number;
+    }
+  /** The kernel refused to send a packet to a VTEP as too large. */
+  | {
+      readonly kind: 'pathTooBig';
+      readonly to: Ip;
+      /** The largest packet that the kernel would send there, if it says so. */
+      readonly limitBytes?: number;
+    };
 
 /** What a packet thread is started with. */
 export interface DataPlaneWorkerData {
