@@ -206,6 +206,19 @@ export interface AgentStatus {
     /** Counters by reason. */
     readonly drops?: Readonly<Record<string, number>>;
   };
+  /** Paths to the other nodes' VTEPs. */
+  readonly paths?: readonly {
+    readonly node?: string;
+    readonly address?: string;
+    readonly state?: string;
+    /** The largest outer packet that is sent there. */
+    readonly mtuBytes?: number;
+    /** Smoothed and lowest round-trip time; absent while no probe was answered. */
+    readonly rttMs?: number;
+    readonly rttMinMs?: number;
+    /** Share of the last probes that were lost. */
+    readonly lossRatio?: number;
+  }[];
   readonly gossip?: {
     readonly members?: readonly {
       readonly name?: string;

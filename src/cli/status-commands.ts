@@ -35,6 +35,7 @@ export function formatStatus(status: AgentStatus): string {
     nodeSection(status),
     clusterSection(status),
     dataPlaneSection(status),
+    pathsSection(status),
     membersSection(status),
     tasksSection(status),
     conflictsSection(status),
@@ -80,6 +81,25 @@ function dataPlaneSection({ dataPlane }: AgentStatus): string {
     ['Packets', formatCounts(dataPlane?.packets)],
     ['Drops', formatCounts(dataPlane?.drops)],
   ]);
+}
+
+function pathsSection({ paths = [] }: AgentStatus): string {
+  if (paths.length === 0) return '';
+  const rows = paths.map((path) => [
+    path.node ?? '',
+    path.address ?? '',
+    path.state ?? '',
+    path.mtuBytes === undefined ? '' : String(path.mtuBytes),
+    formatMs(path.rttMs),
+    formatMs(path.rttMinMs),
+    path.lossRatio === undefined ? '' : `${Math.round(path.lossRatio * 100)} %`,
+  ]);
+  const heads = ['NODE', 'ADDRESS', 'STATE', 'MTU', 'RTT', 'BEST RTT', 'LOSS'];
+  return `Paths\n${formatTable(heads, rows)}`;
+}
+
+function formatMs(ms: number | undefined): string {
+  return ms === undefined ? '' : `${ms.toFixed(ms < 10 ? 2 : 0)} ms`;
 }
 
 function membersSection({ gossip }: AgentStatus): string {

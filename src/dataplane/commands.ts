@@ -103,6 +103,10 @@ export type DataPlaneEvent =
   | { readonly kind: 'refused'; readonly sequence: number; readonly message: string }
   /** The TAP behind a port is gone, for instance because its namespace was deleted. */
   | { readonly kind: 'portGone'; readonly id: number }
+  | PathEvent;
+
+/** What the packet thread learns about a path. */
+export type PathEvent =
   /** A VTEP has answered a path probe. */
   | {
       readonly kind: 'probeReply';
@@ -126,6 +130,8 @@ export interface DataPlaneWorkerData {
   readonly vtepAddress: Ip;
   readonly listenAddress: Ip;
   readonly port: number;
+  /** MTU of the route to the other nodes, in bytes. */
+  readonly linkMtuBytes: number;
   readonly wakeFd: number;
   readonly counters: SharedArrayBuffer;
   readonly hashKey: Uint8Array;

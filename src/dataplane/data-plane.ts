@@ -9,6 +9,7 @@ import type {
   DataPlaneRequest,
   DataPlaneStatus,
   DataPlaneWorkerData,
+  PathEvent,
 } from './commands.ts';
 import { Counters } from './counters.ts';
 
@@ -23,10 +24,14 @@ export interface DataPlaneOptions {
   readonly listenAddress: Ip;
   /** UDP port of VXLAN. */
   readonly port: number;
+  /** MTU of the route to the other nodes, in bytes: what a path carries until more is known. */
+  readonly linkMtuBytes: number;
   /** Where the flow table lives: on a tmpfs, so that flows survive the process but not the machine. */
   readonly flowFile: string;
   /** Told when the TAP of a port has vanished. */
   readonly onPortGone: (portId: number) => void;
+  /** Told what the packet thread learns about paths to other nodes. */
+  readonly onPath: (event: PathEvent) => void;
   /** Told when the packet thread has died: a bug, after which nothing works. */
   readonly onFailure: (error: Error) => void;
 }
@@ -65,6 +70,7 @@ export class DataPlane {
       vtepAddress: options.vtepAddress,
       listenAddress: options.listenAddress,
       port: options.port,
+      linkMtuBytes: options.linkMtuBytes,
       wakeFd: this.#wakeUp.fd,
       counters: this.counters.shared,
       hashKey: random.bytes(8),
@@ -151,6 +157,10 @@ export class DataPlane {
   #receive(event: DataPlaneEvent): void {
     if (event.kind === 'portGone') {
       this.#options.onPortGone(event.id);
+      return;
+    }
+    if (event.kind === 'probeReply' || event.kind === 'pathTooBig') {
+      this.#options.onPath(event);
       return;
     }
     const waiting = this.#waiting.get(event.sequence);

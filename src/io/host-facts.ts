@@ -5,6 +5,7 @@ import type { InterfaceState, IpCommand } from './linux/ip-command.ts';
 export interface Underlay {
   readonly device: string;
   readonly address: string;
+  /** Of the interface, or of its route with the smallest MTU. */
   readonly mtuBytes: number;
 }
 
@@ -17,7 +18,7 @@ export interface Underlay {
  */
 export async function findUnderlay(ip: IpCommand, wanted: string | undefined): Promise<Underlay> {
   const interfaces = (await ip.interfaces()).filter(({ name }) => name !== 'lo');
-  if (wanted !== undefined) return chooseWanted(interfaces, wanted);
+  if (wanted !== undefined) return await chooseWanted(ip, interfaces, wanted);
   const device = await defaultRouteDevice(ip);
   const addressed = interfaces.filter((link) => link.isUp && addressOf(link) !== undefined);
   const chosen =
@@ -29,14 +30,20 @@ export async function findUnderlay(ip: IpCommand, wanted: string | undefined): P
       `Cannot choose the address to advertise: there is no default route; give --advertise-addr one of ${known || 'this host’s addresses (it has none yet)'}`,
     );
   }
-  return underlayOf(chosen, addressOf(chosen) ?? '');
+  return await underlayOf(ip, chosen, addressOf(chosen) ?? '');
 }
 
-function chooseWanted(interfaces: readonly InterfaceState[], wanted: string): Underlay {
+async function chooseWanted(
+  ip: IpCommand,
+  interfaces: readonly InterfaceState[],
+  wanted: string,
+): Promise<Underlay> {
   for (const link of interfaces) {
     const address = link.name === wanted ? addressOf(link) : undefined;
-    if (address !== undefined) return underlayOf(link, address);
-    if (link.addresses.some((entry) => entry.address === wanted)) return underlayOf(link, wanted);
+    if (address !== undefined) return await underlayOf(ip, link, address);
+    if (link.addresses.some((entry) => entry.address === wanted)) {
+      return await underlayOf(ip, link, wanted);
+    }
   }
   const known = interfaces.map((link) => `${link.name} (${addressOf(link) ?? 'no IPv4 address'})`);
   throw new Error(
@@ -54,8 +61,14 @@ function addressOf(link: InterfaceState): string | undefined {
   return link.addresses.find(({ address }) => address.includes('.'))?.address;
 }
 
-function underlayOf(link: InterfaceState, address: string): Underlay {
-  return { device: link.name, address, mtuBytes: link.mtuBytes };
+async function underlayOf(ip: IpCommand, link: InterfaceState, address: string): Promise<Underlay> {
+  const family = address.includes(':') ? '-6' : '-4';
+  const text = await ip.command(['-j', family, 'route', 'show', 'dev', link.name]);
+  const routes = JSON.parse(text.trim() || '[]') as readonly {
+    readonly metrics?: readonly { readonly mtu?: number }[];
+  }[];
+  const mtus = routes.flatMap(({ metrics = [] }) => metrics.flatMap(({ mtu = [] }) => mtu));
+  return { device: link.name, address, mtuBytes: Math.min(link.mtuBytes, ...mtus) };
 }
 
 /**

@@ -1,5 +1,7 @@
+import { formatIp } from '../core/ip.ts';
 import type { Metrics, Sample } from '../io/metrics.ts';
 import type { Node } from './node.ts';
+import type { PathReport } from './path-monitor.ts';
 
 /** Adds the metrics of the node, if there is one, to `metrics`. */
 export function addNodeMetrics(metrics: Metrics, node: () => Node | undefined): void {
@@ -7,6 +9,7 @@ export function addNodeMetrics(metrics: Metrics, node: () => Node | undefined): 
   addDropMetrics(metrics, node);
   addTableMetrics(metrics, node);
   addGossipMetrics(metrics, node);
+  addPathMetrics(metrics, node);
   metrics.add({
     name: 'weft_tasks',
     kind: 'gauge',
@@ -137,6 +140,40 @@ function addGossipMetrics(metrics: Metrics, node: () => Node | undefined): void 
       return current === undefined ? [] : [{ labels: {}, value: current.peers.healthScore }];
     },
   });
+}
+
+function addPathMetrics(metrics: Metrics, node: () => Node | undefined): void {
+  const samples = (read: (report: PathReport) => number | undefined) => (): Sample[] => {
+    const current = node();
+    if (current === undefined) return [];
+    const members = current.peers.members();
+    const names = new Map(members.map(({ name, address }) => [address, name]));
+    return current.paths.reports().flatMap((report) => {
+      const value = read(report);
+      if (value === undefined) return [];
+      const vtep = formatIp(report.address);
+      return [{ labels: { node: names.get(vtep) ?? '', vtep }, value }];
+    });
+  };
+  const labels = ['node', 'vtep'];
+  const kind = 'gauge';
+  const add = (name: string, help: string, read: () => Sample[]): void =>
+    metrics.add({ name, kind, help, labels, read });
+  add(
+    'weft_peer_rtt_seconds',
+    'Smoothed round-trip time to another node, from path probes.',
+    samples(({ roundTrips }) => roundTrips && roundTrips.smoothedUs / 1e6),
+  );
+  add(
+    'weft_peer_probe_loss_ratio',
+    'Share of the last 32 small path probes to another node that were lost.',
+    samples(({ lossRatio }) => lossRatio),
+  );
+  add(
+    'weft_peer_path_mtu_bytes',
+    'Largest outer packet that is sent to another node.',
+    samples(({ mtuBytes }) => mtuBytes),
+  );
 }
 
 function byName(values: Readonly<Record<string, number>>, label: string): Sample[] {

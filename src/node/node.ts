@@ -1,8 +1,10 @@
 import { formatIpv4, parseIpv4 } from '../core/address.ts';
 import type { Clock, Log, Random } from '../core/capabilities.ts';
+import { isIpv6, parseIp } from '../core/ip.ts';
 import { DataPlane } from '../dataplane/data-plane.ts';
 import { readJsonFile, removeFile, writeJsonFile } from '../io/json-file.ts';
 import { TapOpener } from '../io/linux/tap-opener.ts';
+import { systemSchedule } from '../io/system.ts';
 import type {
   AssignmentSet,
   NodeDescription,
@@ -12,11 +14,12 @@ import { ProcessRuntime } from '../runtime/process-runtime.ts';
 import { TaskExecutor } from '../runtime/task-executor.ts';
 import type { LogOptions, LogRecord } from '../runtime/task-runtime.ts';
 import { TaskStore } from '../runtime/task-store.ts';
-import { VXLAN_OVERHEAD_IPV4_BYTES } from '../vxlan/header.ts';
+import { innerMtuBytes } from '../vxlan/overhead.ts';
 import { Attachments } from './attachments.ts';
 import type { TableSources } from './desired-tables.ts';
 import { HostPort, type PortConflict } from './host-port.ts';
 import type { Identity } from './identity.ts';
+import { PathMonitor } from './path-monitor.ts';
 import { Peers } from './peers.ts';
 import { waitUntilListening } from './readiness.ts';
 import { Session } from './session.ts';
@@ -51,12 +54,19 @@ export interface NodeOptions {
   readonly netnsPrefix: string;
 }
 
+/** Whether the underlay is IPv6. */
+function isOverIpv6({ identity }: NodeOptions): boolean {
+  return isIpv6(parseIp(identity.advertiseAddress));
+}
+
 /**
  * This host as a node of a cluster: data plane, gossip, tasks and the session with a manager, and how
  * what one says reaches the others. Everything but the session goes on without a manager.
  */
 export class Node {
   readonly dataPlane: DataPlane;
+  /** Paths to the other nodes' VTEPs. */
+  readonly paths: PathMonitor;
   readonly #deps: NodeDeps;
   readonly #options: NodeOptions;
   readonly #peers: Peers;
@@ -85,6 +95,17 @@ export class Node {
     this.#options = options;
     this.dataPlane = dataPlane;
     this.#tables = new TableSync(dataPlane, log, () => this.#sources());
+    this.paths = new PathMonitor(
+      {
+        clock,
+        random,
+        schedule: systemSchedule,
+        apply: (commands) => {
+          dataPlane.apply(commands).catch((error: unknown) => this.#failed(error, 'paths'));
+        },
+      },
+      { linkMtuBytes: options.underlayMtuBytes, ipv6: isOverIpv6(options) },
+    );
     this.#peers = new Peers(
       {
         clock,
@@ -145,15 +166,18 @@ export class Node {
    */
   static async start(deps: NodeDeps, options: NodeOptions): Promise<Node> {
     const { identity, runDir } = options;
+    let node: Node | undefined;
     const dataPlane = await DataPlane.start(deps.random, {
       vtepAddress: parseIpv4(identity.advertiseAddress),
       listenAddress: 0,
       port: identity.dataPathPort,
       flowFile: `${runDir}/flows`,
+      linkMtuBytes: options.underlayMtuBytes,
+      onPath: (event) => node?.paths.hear(event),
       onPortGone: (portId) => deps.log.warn({ portId }, 'interface of a task is gone'),
       onFailure: deps.onFailure,
     });
-    const node = new Node(deps, options, dataPlane);
+    node = new Node(deps, options, dataPlane);
     try {
       await node.#start();
       return node;
@@ -165,7 +189,10 @@ export class Node {
 
   /** MTU of the tasks' interfaces, in bytes. */
   get overlayMtuBytes(): number {
-    return this.#options.underlayMtuBytes - VXLAN_OVERHEAD_IPV4_BYTES;
+    return innerMtuBytes(this.#options.underlayMtuBytes, {
+      ipv6: isOverIpv6(this.#options),
+      encrypted: false,
+    });
   }
 
   /** What the managers said last. */
@@ -221,6 +248,7 @@ export class Node {
     await this.#runtime.close();
     await this.#peers.close();
     await this.#hostPort?.close();
+    this.paths.close();
     await this.dataPlane.close();
     this.#attachments.close();
     await this.#opener.close();
@@ -240,7 +268,7 @@ export class Node {
     if (known !== undefined) await this.#prepare(known);
     await this.#executor.restore();
     this.#isRestored = true;
-    await this.#tables.sync();
+    await this.#applyTables();
     await this.#peers.start();
     this.#peers.join(known?.gossipSeeds ?? []);
     this.#session.start();
@@ -254,7 +282,13 @@ export class Node {
 
   #syncTables(): void {
     if (this.#closed) return;
-    this.#tables.sync().catch((error: unknown) => this.#failed(error, 'tables'));
+    this.#applyTables().catch((error: unknown) => this.#failed(error, 'tables'));
+  }
+
+  /** A path is probed as soon as the packet thread knows its VTEP. */
+  async #applyTables(): Promise<void> {
+    await this.#tables.sync();
+    this.paths.follow(this.#peers.view().vteps);
   }
 
   #sources(): TableSources {
@@ -285,7 +319,7 @@ export class Node {
   /** Makes networks, services and published ports as assigned, before tasks need them. */
   async #prepare(assignments: AssignmentSet): Promise<void> {
     this.#assignments = assignments;
-    await this.#tables.sync();
+    await this.#applyTables();
     try {
       await this.#openHostPort(assignments);
       await this.#hostPort?.publish(assignments.services);

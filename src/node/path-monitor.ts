@@ -1,15 +1,12 @@
 import type { Clock, Random } from '../core/capabilities.ts';
 import { formatIp, type Ip } from '../core/ip.ts';
-import type { DataPlaneCommand, DataPlaneEvent } from '../dataplane/commands.ts';
+import type { DataPlaneCommand, PathEvent } from '../dataplane/commands.ts';
 import { PathMtu, type PathMtuOptions, type PathState } from '../vxlan/path-mtu.ts';
 import type { RoundTrips } from '../vxlan/path-quality.ts';
 
 /** Peers are probed in turns: so many at once at most, and turns are so far apart at least. */
 const PEERS_PER_TURN = 4;
 const TURN_MS = 10;
-
-type ProbeReply = Extract<DataPlaneEvent, { readonly kind: 'probeReply' }>;
-type PathTooBig = Extract<DataPlaneEvent, { readonly kind: 'pathTooBig' }>;
 
 /** What {@link PathMonitor} works with. */
 export interface PathMonitorDeps {
@@ -77,18 +74,17 @@ export class PathMonitor {
     this.#plan();
   }
 
-  /** A probe was answered. */
-  answered({ from, nonce, sizeBytes, rttUs }: ProbeReply): void {
-    const path = this.#paths.get(formatIp(from));
-    path?.prober.answered(nonce, sizeBytes, rttUs, this.#deps.clock.nowMs());
-    this.#react(path);
-  }
-
-  /** The kernel refused a packet as too large for the path. */
-  tooBig({ to, limitBytes }: PathTooBig): void {
-    const path = this.#paths.get(formatIp(to));
-    path?.prober.tooBig(limitBytes, this.#deps.clock.nowMs());
-    this.#react(path);
+  /** Takes what the packet thread says about a path. */
+  hear(event: PathEvent): void {
+    if (this.#isClosed) return;
+    const nowMs = this.#deps.clock.nowMs();
+    const path = this.#paths.get(formatIp(event.kind === 'probeReply' ? event.from : event.to));
+    if (path === undefined) return;
+    if (event.kind === 'pathTooBig') path.prober.tooBig(event.limitBytes, nowMs);
+    else path.prober.answered(event.nonce, event.sizeBytes, event.rttUs, nowMs);
+    const commands = this.#changedMtu(path);
+    if (commands.length > 0) this.#deps.apply(commands);
+    this.#wakeBy(path.prober.dueMs);
   }
 
   /** All paths, in the order of {@link PathMonitor.follow}. */
@@ -110,14 +106,6 @@ export class PathMonitor {
   #newPath(vtep: Vtep): Path {
     const { clock, random } = this.#deps;
     return { vtep, prober: new PathMtu(random, this.#options, clock.nowMs()), toldMtuBytes: 0 };
-  }
-
-  /** Something is known of `path` that was not before. */
-  #react(path: Path | undefined): void {
-    if (path === undefined || this.#isClosed) return;
-    const commands = this.#changedMtu(path);
-    if (commands.length > 0) this.#deps.apply(commands);
-    this.#wakeBy(path.prober.dueMs);
   }
 
   /** Does what is due, for those first that wait the longest. */

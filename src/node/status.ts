@@ -1,3 +1,4 @@
+import { formatIp, formatIpPort } from '../core/ip.ts';
 import { machineFacts } from '../io/host-facts.ts';
 import { API_VERSION, API_VERSION_MIN } from '../manager/api-system.ts';
 import type { Identity } from './identity.ts';
@@ -44,6 +45,7 @@ export async function nodeStatus(
       packets: node.dataPlane.counters.traffic(),
       drops: Object.fromEntries(drops),
     },
+    paths: pathStatus(node),
     gossip: {
       members: node.peers.members().map(({ name, address, state }) => ({ name, address, state })),
     },
@@ -57,6 +59,20 @@ export async function nodeStatus(
     })),
     portConflicts: node.portConflicts,
   };
+}
+
+/** What is known of the paths to the other nodes' VTEPs; times in milliseconds. */
+function pathStatus(node: Node): readonly Readonly<Record<string, unknown>>[] {
+  const names = new Map(node.peers.members().map(({ name, address }) => [address, name]));
+  return node.paths.reports().map(({ address, port, state, mtuBytes, roundTrips, lossRatio }) => ({
+    node: names.get(formatIp(address)),
+    address: formatIpPort(address, port),
+    state,
+    mtuBytes,
+    rttMs: roundTrips === undefined ? undefined : roundTrips.smoothedUs / 1000,
+    rttMinMs: roundTrips === undefined ? undefined : roundTrips.minUs / 1000,
+    lossRatio,
+  }));
 }
 
 /** Docker's `GET /info` of a host that is no manager. */

@@ -7,9 +7,6 @@ export const VXLAN_PORT = 4789;
 /** The I flag: the VNI field is valid. */
 const FLAGS_VNI_VALID = 0x0800_0000;
 
-/** Outer IPv4, UDP and VXLAN headers and the inner Ethernet header: what an overlay frame costs. */
-export const VXLAN_OVERHEAD_IPV4_BYTES = 50;
-
 /** What {@link readVxlanVni} returns for a packet that is no VXLAN. */
 export const NOT_VXLAN = -1;
 

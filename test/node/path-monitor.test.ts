@@ -80,7 +80,7 @@ class World {
       if (bytes > (this.carries.get(to.address) ?? 0)) return;
       const reply = { kind: 'probeReply', from: to.address, nonce, sizeBytes } as const;
       this.#schedule(this.nowMs + RTT_MS, () =>
-        this.monitor.answered({ ...reply, rttUs: RTT_MS * 1000 }),
+        this.monitor.hear({ ...reply, rttUs: RTT_MS * 1000 }),
       );
     } else {
       throw new Error(`Nobody asked for ${command.kind}`);
@@ -141,9 +141,9 @@ test('PathMonitor shrinks a path at once when the kernel says how far', (t) => {
   world.carries.set(vtep(1).address, 1500);
   world.monitor.follow([vtep(1)]);
   world.run(1_000);
-  world.monitor.tooBig({ kind: 'pathTooBig', to: vtep(1).address, limitBytes: 1380 });
+  world.monitor.hear({ kind: 'pathTooBig', to: vtep(1).address, limitBytes: 1380 });
   t.equal(world.mtus.get('192.0.2.1'), 1380);
-  world.monitor.tooBig({ kind: 'pathTooBig', to: parseIpv6('fd00::9'), limitBytes: 1380 });
+  world.monitor.hear({ kind: 'pathTooBig', to: parseIpv6('fd00::9'), limitBytes: 1380 });
   t.equal(world.monitor.reports().length, 1, 'of strangers nothing is kept');
   t.end();
 });

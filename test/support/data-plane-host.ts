@@ -6,7 +6,8 @@ import type { DataPlaneCommand } from '../../src/dataplane/commands.ts';
 import { DataPlane } from '../../src/dataplane/data-plane.ts';
 import { configureInterface } from '../../src/io/linux/netns.ts';
 import { TapOpener } from '../../src/io/linux/tap-opener.ts';
-import { SYSTEM_RANDOM } from '../../src/io/system.ts';
+import { SYSTEM_CLOCK, SYSTEM_RANDOM, systemSchedule } from '../../src/io/system.ts';
+import { PathMonitor } from '../../src/node/path-monitor.ts';
 import { VXLAN_PORT } from '../../src/vxlan/header.ts';
 
 /** Tables of a data plane under test. Addresses are text. */
@@ -24,20 +25,35 @@ export interface HostTables {
     readonly mac?: string;
   }[];
   readonly flowFile: string;
+  /** Of the TAPs; 1450 unless given. */
   readonly mtuBytes?: number;
+  /** Of the underlay; 1500 unless given. */
+  readonly linkMtuBytes?: number;
 }
 
 const tables = JSON.parse(process.argv[2] ?? '') as HostTables;
+const linkMtuBytes = tables.linkMtuBytes ?? 1500;
 const dataPlane = await DataPlane.start(SYSTEM_RANDOM, {
   vtepAddress: parseIpv4(tables.vtep),
   listenAddress: 0,
   port: VXLAN_PORT,
+  linkMtuBytes,
   flowFile: tables.flowFile,
+  onPath: (event) => paths.hear(event),
   onPortGone: (id) => console.error(`port ${id} is gone`),
   onFailure: (error) => {
     throw error;
   },
 });
+const paths = new PathMonitor(
+  {
+    clock: SYSTEM_CLOCK,
+    random: SYSTEM_RANDOM,
+    schedule: systemSchedule,
+    apply: (commands) => void dataPlane.apply(commands),
+  },
+  { linkMtuBytes, ipv6: false },
+);
 const subnet = parseCidr(tables.subnet);
 const gateway = parseIpv4(tables.gateway);
 const { vni } = tables;
@@ -57,6 +73,7 @@ await dataPlane.apply([
     };
   }),
 ]);
+paths.follow(tables.peers.map((peer) => ({ address: parseIpv4(peer), port: VXLAN_PORT })));
 const opener = new TapOpener();
 for (const [index, port] of tables.ports.entries()) {
   const fd = await opener.open(`/run/netns/${port.netns}`, 'eth0');
@@ -80,5 +97,6 @@ for await (const _line of createInterface({ input: process.stdin })) {
   const counters = { traffic: dataPlane.counters.traffic(), drops: dataPlane.counters.drops() };
   console.log(JSON.stringify({ ...counters, rss, cpuSeconds: (user + system) / 1e6 }));
 }
+paths.close();
 await opener.close();
 await dataPlane.close();
