@@ -61,10 +61,10 @@ export type DataPlaneCommand =
   | { readonly kind: 'removeVtep'; readonly address: Ip }
   /** Says how large an outer packet the path to a VTEP carries. Nothing if the VTEP is not known. */
   | { readonly kind: 'setPathMtu'; readonly address: Ip; readonly mtuBytes: number }
-  /** Sends a path probe, whole or not at all. */
+  /** Sends a path probe to a VTEP, whole or not at all. Nothing if the VTEP is not known. */
   | {
       readonly kind: 'probe';
-      readonly to: { readonly address: Ip; readonly port: number };
+      readonly to: Ip;
       readonly sequence: number;
       readonly nonce: bigint;
       /** UDP payload, in bytes. */

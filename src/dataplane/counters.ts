@@ -25,6 +25,7 @@ export const DROP_REASONS = [
   'unknown-vni',
   'not-local',
   'send-failed',
+  'too-big',
   // ports
   'port-down',
   'port-write-failed',
@@ -46,6 +47,7 @@ export const TRAFFIC_COUNTERS = [
   'arp-replies',
   'echo-replies',
   'tcp-resets',
+  'too-big-answers',
   'flows-evicted',
   'wakeups',
 ] as const;

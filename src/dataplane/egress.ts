@@ -4,15 +4,26 @@ import {
   ETHERNET_HEADER_BYTES,
   ETHERTYPE_IPV4,
   ETHERTYPE_IPV6,
-  type Packet,
+  Packet,
   PROTO_TCP,
   PROTO_UDP,
+  parseFrame,
   TCP_FIN,
   TCP_PSH,
+  TCP_RST,
+  TCP_SYN,
 } from '../core/packet.ts';
 import type { Arena } from '../io/linux/arena.ts';
 import type { DatagramQueue } from '../io/linux/datagram-queue.ts';
-import { VxlanSender } from '../io/linux/vxlan-socket.ts';
+import { EINVAL, EMSGSIZE } from '../io/linux/ffi.ts';
+import { type Destination, VxlanSender } from '../io/linux/vxlan-socket.ts';
+import {
+  fragmentPayloadBytes,
+  mustNotFragment,
+  writeIpv4FragmentHeaders,
+} from '../routing-mesh/ipv4-fragments.ts';
+import { clampMss } from '../routing-mesh/mss-clamp.ts';
+import { IPV6_MTU_BYTES_MIN } from '../routing-mesh/too-big.ts';
 import { VXLAN_HEADER_BYTES, writeVxlanHeader } from '../vxlan/header.ts';
 import { type Counters, dropIndex, trafficIndex } from './counters.ts';
 import { GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, type Offload } from './offload.ts';
@@ -26,6 +37,9 @@ const HEADER_SLOTS = 256;
 const SENDING_SOCKETS = 4;
 /** TCP flags that belong to the last segment of a superframe only. */
 const LAST_SEGMENT_FLAGS = TCP_FIN | TCP_PSH;
+const TCP_URG = 0x20;
+/** TCP flags of segments that are never cut: they say something about one place in the stream. */
+const WHOLE_SEGMENT_FLAGS = TCP_SYN | TCP_RST | TCP_URG;
 /** Where addresses start in an IPv4 and an IPv6 header, and how many bytes both take. */
 const IPV4_ADDRESSES_AT = 12;
 const IPV4_ADDRESSES_BYTES = 8;
@@ -56,15 +70,33 @@ export class Egress {
   #headerBytes = 0;
   #ipBase = 0;
   #l4Base = 0;
+  /** One datagram of a UDP superframe. */
+  readonly #datagram = new Packet();
 
-  /** @param vtepAddress - Source of all that leaves; its family is the underlay's. */
-  constructor(arena: Arena, checksum: ChecksumKernel, counters: Counters, vtepAddress: Ip) {
+  /**
+   * @param vtepAddress - Source of all that leaves; its family is the underlay's.
+   * @param onTooBig - Told when the kernel refuses a datagram as too large for its path.
+   */
+  constructor(
+    arena: Arena,
+    checksum: ChecksumKernel,
+    counters: Counters,
+    vtepAddress: Ip,
+    onTooBig: (destination: Destination) => void = () => {},
+  ) {
     this.#arena = arena;
     this.#checksum = checksum;
     this.#counters = counters;
-    this.#sender = new VxlanSender(arena, vtepAddress, SENDING_SOCKETS, (_peer, datagrams) => {
-      counters.dropMany(SEND_FAILED, datagrams);
-    });
+    this.#sender = new VxlanSender(
+      arena,
+      vtepAddress,
+      SENDING_SOCKETS,
+      (peer, datagrams, error) => {
+        counters.dropMany(SEND_FAILED, datagrams);
+        // Before Linux 6.14 a run of datagrams that are too large is refused as invalid.
+        if (error === EMSGSIZE || (error === EINVAL && datagrams > 1)) onTooBig(peer);
+      },
+    );
     this.#slots = arena.allocate(HEADER_SLOT_BYTES * HEADER_SLOTS);
   }
 
@@ -72,20 +104,39 @@ export class Egress {
    * Queues the frame of `packet` for a VTEP. The 8 bytes in front of the frame are overwritten, and the frame
    * must stay as it is until {@link Egress.flush}.
    *
+   * What is larger than the path to the peer carries is made to fit where that is nobody's business: TCP
+   * is cut into more segments, IPv4 without DF into fragments.
+   *
    * @param packet - Parsed from the arena; its frame may be a superframe as `offload` says.
    * @param vni - Network identifier to send under.
+   * @returns 0; or else nothing was sent, and the sender must be told of this MTU
    */
-  send(packet: Packet, offload: Offload, vni: number, peer: Peer): void {
+  send(packet: Packet, offload: Offload, vni: number, peer: Peer): number {
     if (!peer.isKnown) {
       this.#counters.drop(UNKNOWN_VTEP);
-      return;
+      return 0;
     }
+    const { view } = this.#arena;
     const queue = this.#sender.queue(this.#flowEntropy(packet));
-    writeVxlanHeader(this.#arena.view, packet.start - VXLAN_HEADER_BYTES, vni);
-    if (offload.gsoType === GSO_NONE) this.#sendWhole(packet, offload, peer, queue);
-    else if (isSuperframe(packet, offload))
-      this.#sendSegments(packet, offload.gsoBytes, peer, queue);
-    else this.#counters.drop(BAD_OFFLOAD);
+    const mtuBytes = peer.innerMtuBytes;
+    writeVxlanHeader(view, packet.start - VXLAN_HEADER_BYTES, vni);
+    if ((packet.tcpFlags & TCP_SYN) !== 0) clampMss(view, packet, mtuBytes, offload.needsChecksum);
+    if (offload.gsoType === GSO_NONE) {
+      const fits = packet.length <= ETHERNET_HEADER_BYTES + mtuBytes;
+      if (!fits) return this.#sendTooLong(packet, offload, peer, queue);
+      this.#sendWhole(packet, offload, peer, queue);
+      return 0;
+    }
+    if (!isSuperframe(packet, offload)) {
+      this.#counters.drop(BAD_OFFLOAD);
+      return 0;
+    }
+    const room = mtuBytes - (packet.l4Start + packet.l4HeaderBytes - packet.ipStart);
+    if (offload.gsoBytes > room && packet.protocol === PROTO_UDP) {
+      return this.#sendLongDatagrams(packet, offload.gsoBytes, peer, queue);
+    }
+    this.#sendSegments(packet, Math.min(offload.gsoBytes, room), peer, queue);
+    return 0;
   }
 
   /** Hands all that waits to the kernel. Frames that were queued may then be overwritten. */
@@ -112,6 +163,90 @@ export class Egress {
   #sendWhole(packet: Packet, offload: Offload, peer: Peer, queue: DatagramQueue): void {
     if (offload.needsChecksum && !this.#completeChecksum(packet, offload)) return;
     queue.add(peer, packet.start - VXLAN_HEADER_BYTES, VXLAN_HEADER_BYTES + packet.length);
+  }
+
+  /** Sends a packet that is larger than the path carries, if its sender lets us. */
+  #sendTooLong(packet: Packet, offload: Offload, peer: Peer, queue: DatagramQueue): number {
+    const { innerMtuBytes } = peer;
+    if (mayBeCut(packet)) {
+      const headerBytes = packet.l4Start + packet.l4HeaderBytes - packet.ipStart;
+      this.#sendSegments(packet, innerMtuBytes - headerBytes, peer, queue);
+      return 0;
+    }
+    const answer = this.#refusal(packet, packet.length - ETHERNET_HEADER_BYTES, innerMtuBytes);
+    if (answer !== 0) return answer;
+    if (offload.needsChecksum && !this.#completeChecksum(packet, offload)) return 0;
+    this.#sendInParts(packet, peer, queue);
+    return 0;
+  }
+
+  /**
+   * The MTU to tell the sender of a packet of `ipBytes` that does not fit `mtuBytes`; 0 if it may travel in
+   * parts: IPv4 as its sender allows, IPv6 up to the size that every link must carry, if need be by
+   * fragments below it (RFC 8200 section 5).
+   */
+  #refusal(packet: Packet, ipBytes: number, mtuBytes: number): number {
+    if (packet.etherType === ETHERTYPE_IPV4) {
+      return mustNotFragment(this.#arena.view, packet) ? mtuBytes : 0;
+    }
+    return ipBytes <= IPV6_MTU_BYTES_MIN ? 0 : Math.max(mtuBytes, IPV6_MTU_BYTES_MIN);
+  }
+
+  /** Sends the packet as IPv4 fragments, or inside of an outer packet that may be fragmented. */
+  #sendInParts(packet: Packet, peer: Peer, queue: DatagramQueue): void {
+    if (packet.etherType === ETHERTYPE_IPV4) {
+      this.#sendFragments(packet, peer, queue);
+      return;
+    }
+    const { fragmenting } = this.#sender;
+    fragmenting.add(peer, packet.start - VXLAN_HEADER_BYTES, VXLAN_HEADER_BYTES + packet.length);
+    fragmenting.flush();
+  }
+
+  #sendFragments(packet: Packet, peer: Peer, queue: DatagramQueue): void {
+    const { view } = this.#arena;
+    const room = fragmentPayloadBytes(packet, peer.innerMtuBytes);
+    const payload = packet.ipStart + packet.ipHeaderBytes;
+    const payloadBytes = packet.ipTotalBytes - packet.ipHeaderBytes;
+    for (let done = 0; done < payloadBytes; done += room) {
+      const bytes = Math.min(room, payloadBytes - done);
+      const slot = this.#takeSlot();
+      copyWords(view, packet.start - VXLAN_HEADER_BYTES, slot, VXLAN_HEADER_BYTES);
+      const frame = slot + VXLAN_HEADER_BYTES;
+      const headerBytes = writeIpv4FragmentHeaders(view, frame, packet, done, bytes);
+      queue.addTwo(peer, slot, VXLAN_HEADER_BYTES + headerBytes, payload + done, bytes);
+    }
+  }
+
+  /**
+   * Sends the datagrams of a UDP superframe that are larger than the path carries. This is rare: whoever sends
+   * superframes knows his MTU. So the datagrams are made one by one, in place, and each leaves before
+   * the headers of the next one overwrite its end.
+   */
+  #sendLongDatagrams(packet: Packet, gsoBytes: number, peer: Peer, queue: DatagramQueue): number {
+    const { view, bytes } = this.#arena;
+    const headerBytes = packet.l4Start + packet.l4HeaderBytes - packet.start;
+    const ipBytes = headerBytes - ETHERNET_HEADER_BYTES + gsoBytes;
+    const answer = this.#refusal(packet, ipBytes, peer.innerMtuBytes);
+    if (answer !== 0) return answer;
+    const payload = packet.start + headerBytes;
+    const payloadBytes = ETHERNET_HEADER_BYTES + packet.ipTotalBytes - headerBytes;
+    this.#headerBytes = VXLAN_HEADER_BYTES + headerBytes;
+    this.#sumHeaders(packet);
+    let index = 0;
+    for (let done = 0; done < payloadBytes; done += gsoBytes) {
+      this.flush();
+      const slot = this.#takeSlot();
+      const length = Math.min(gsoBytes, payloadBytes - done);
+      this.#writeHeaders(packet, slot, index, done, length, done + length === payloadBytes);
+      const datagram = payload + done - this.#headerBytes;
+      bytes.copyWithin(datagram, slot, slot + this.#headerBytes);
+      parseFrame(view, datagram + VXLAN_HEADER_BYTES, headerBytes + length, this.#datagram);
+      this.#sendInParts(this.#datagram, peer, queue);
+      index += 1;
+    }
+    this.flush();
+    return 0;
   }
 
   #completeChecksum(packet: Packet, offload: Offload): boolean {
@@ -255,6 +390,13 @@ function isSuperframe(packet: Packet, offload: Offload): boolean {
     default:
       return false;
   }
+}
+
+/** Whether TCP is none the wiser when the segment is cut into smaller ones. */
+function mayBeCut(packet: Packet): boolean {
+  const { protocol, l4HeaderBytes, tcpFlags, isFragment } = packet;
+  const isSegment = protocol === PROTO_TCP && l4HeaderBytes > 0 && !isFragment;
+  return isSegment && (tcpFlags & WHOLE_SEGMENT_FLAGS) === 0;
 }
 
 /** Copies `length` bytes, rounded up to whole words: header slots have room for that. */

@@ -1,8 +1,9 @@
 import type { ChecksumKernel } from '../core/checksum.ts';
-import { PROTO_TCP } from '../core/packet.ts';
+import { PROTO_TCP, TCP_SYN } from '../core/packet.ts';
 import type { Arena } from '../io/linux/arena.ts';
 import { VNET_HEADER_BYTES } from '../io/linux/tap.ts';
 import type { VxlanReceiver } from '../io/linux/vxlan-socket.ts';
+import { clampMss } from '../routing-mesh/mss-clamp.ts';
 import { NOT_VXLAN, readVxlanVni, VXLAN_HEADER_BYTES } from '../vxlan/header.ts';
 import { Coalescer } from './coalesce.ts';
 import { type Counters, dropIndex, trafficIndex } from './counters.ts';
@@ -13,6 +14,7 @@ import {
   TCP_CHECKSUM_OFFSET,
   UDP_CHECKSUM_OFFSET,
 } from './partial-checksum.ts';
+import type { PathProbes } from './path-probes.ts';
 import type { Peer, Peers } from './peers.ts';
 import type { PortWriter } from './port-writer.ts';
 import type { Switch } from './switch.ts';
@@ -23,6 +25,7 @@ const BYTES_IN = trafficIndex('underlay-bytes-in');
 const UNKNOWN_VTEP = dropIndex('unknown-vtep');
 const NOT_VXLAN_DROP = dropIndex('not-vxlan');
 const UNKNOWN_VNI = dropIndex('unknown-vni');
+const TOO_BIG = dropIndex('too-big');
 const NOTHING_TO_OFFLOAD = new Offload();
 
 /** What {@link Ingress} works with. */
@@ -36,6 +39,7 @@ export interface IngressDeps {
   readonly egress: Egress;
   /** Only members among them are listened to. */
   readonly peers: Peers;
+  readonly probes: PathProbes;
 }
 
 /** Takes what the underlay brings, checks it, joins segments, and hands it to the ports. */
@@ -79,12 +83,13 @@ export class Ingress {
 
   /** Handles the datagram at `at` and those joined to it; returns how many that were. */
   #handle(peer: Peer, at: number, stride: number, end: number, nowMs: number): number {
-    const { arena, counters, decide } = this.#deps;
+    const { arena, counters, decide, probes } = this.#deps;
     const length = Math.min(stride, end - at);
     const vni = readVxlanVni(arena.view, at, length);
     const network = decide.networks.get(vni);
     if (network === undefined) {
-      counters.drop(vni === NOT_VXLAN ? NOT_VXLAN_DROP : UNKNOWN_VNI);
+      if (vni !== NOT_VXLAN) counters.drop(UNKNOWN_VNI);
+      else if (!probes.receive(peer, at, length, nowMs)) counters.drop(NOT_VXLAN_DROP);
       return 1;
     }
     const joined = this.#coalescer;
@@ -101,6 +106,11 @@ export class Ingress {
     if (decision.action === 'drop') counters.drop(decision.drop);
     else if (decision.action === 'back') this.#answer(network.vni, peer);
     else if (decision.port !== undefined) {
+      // What a peer's end announces is the size of what this one will send there.
+      const { packet } = decide;
+      if ((packet.tcpFlags & TCP_SYN) !== 0) {
+        clampMss(arena.view, packet, peer.innerMtuBytes, partialStart !== 0);
+      }
       if (isSuperframe) this.#writeSuperframe(decision.port.fd, frame, frameBytes);
       else this.#writeFrame(decision.port.fd, frame, frameBytes, partialStart);
     }
@@ -132,11 +142,12 @@ export class Ingress {
 
   /** Sends an answer (ARP, echo) to the node that asked. */
   #answer(vni: number, peer: Peer): void {
-    const { decide, egress, ports } = this.#deps;
+    const { counters, decide, egress, ports } = this.#deps;
     const { decision, packet } = decide;
     ports.countAnswer(decision.answer);
     packet.start = decision.answerStart;
     packet.length = decision.answerBytes;
-    egress.send(packet, NOTHING_TO_OFFLOAD, vni, peer);
+    const mtuBytes = egress.send(packet, NOTHING_TO_OFFLOAD, vni, peer);
+    if (mtuBytes !== 0) counters.drop(TOO_BIG); // nobody is told that an answer is lost
   }
 }

@@ -13,10 +13,11 @@ import { Counters, dropIndex, trafficIndex } from './counters.ts';
 import { Egress } from './egress.ts';
 import { Ingress } from './ingress.ts';
 import { Offload, readOffload, writePlain } from './offload.ts';
+import { PathProbes } from './path-probes.ts';
 import { Peers } from './peers.ts';
 import type { Port } from './port.ts';
 import { PortWriter } from './port-writer.ts';
-import { Switch } from './switch.ts';
+import { ANSWER_BYTES_MAX, type Decision, Switch } from './switch.ts';
 import { Tables } from './tables.ts';
 
 /** Everything in the arena, with room to spare. */
@@ -62,6 +63,7 @@ export class PacketLoop {
   readonly #receiver: VxlanReceiver;
   readonly #egress: Egress;
   readonly #ingress: Ingress;
+  readonly #probes: PathProbes;
   readonly #ports: PortWriter;
   readonly #switch: Switch;
   readonly #mesh: Mesh;
@@ -82,16 +84,24 @@ export class PacketLoop {
     this.#counters = new Counters(data.counters);
     const checksum = loadChecksumKernel(arena.memory);
     this.#receiver = new VxlanReceiver(arena, data.listenAddress, data.port);
-    this.#egress = new Egress(arena, checksum, this.#counters, data.vtepAddress);
+    this.#egress = new Egress(arena, checksum, this.#counters, data.vtepAddress, (destination) =>
+      this.#probes.refused(destination, Date.now()),
+    );
     this.#frames = arena.allocate(WAITING_BYTES + READ_BYTES + FRAME_ALIGNMENT) + HEADROOM_BYTES;
     this.#frame = this.#frames;
-    this.#scratch = arena.allocate(256) + HEADROOM_BYTES;
+    this.#scratch = arena.allocate(ANSWER_BYTES_MAX + 64) + HEADROOM_BYTES;
     this.#mesh = new Mesh({
       memory: mapFile(data.flowFile, flowTableBytes(data.flowCapacity)),
       capacity: data.flowCapacity,
       hashKey: data.hashKey,
     });
-    const peers = new Peers();
+    const peers = new Peers(data.linkMtuBytes);
+    this.#probes = new PathProbes({
+      arena,
+      peers,
+      address: data.vtepAddress,
+      post: (event) => this.#post(event),
+    });
     const mesh = this.#mesh;
     this.#switch = new Switch({ view: arena.view, mesh, peers, scratch: this.#scratch });
     this.#ports = new PortWriter(arena, this.#counters);
@@ -104,14 +114,16 @@ export class PacketLoop {
       ports: this.#ports,
       egress: this.#egress,
       peers,
+      probes: this.#probes,
     });
     this.#epoll = new Epoll(arena);
     this.#epoll.add(this.#wakeFd, TOKEN_WAKE_UP);
     this.#epoll.add(this.#receiver.fd, TOKEN_UNDERLAY);
-    this.#tables = new Tables(this.#switch, this.#mesh, peers, {
-      added: (port) => this.#epoll.add(port.fd, port.id + TOKEN_PORTS),
-      removed: (port) => this.#epoll.remove(port.fd),
-    });
+    const listener = {
+      added: (port: Port) => this.#epoll.add(port.fd, port.id + TOKEN_PORTS),
+      removed: (port: Port) => this.#epoll.remove(port.fd),
+    };
+    this.#tables = new Tables(this.#switch, mesh, peers, listener, this.#probes);
   }
 
   /** Serves until told to stop. */
@@ -125,6 +137,7 @@ export class PacketLoop {
     }
     this.#epoll.close();
     this.#receiver.close();
+    this.#probes.close();
     this.#egress.close();
     this.#channel.close();
   }
@@ -196,19 +209,30 @@ export class PacketLoop {
         return;
       case 'vtep': {
         if (decision.peer === undefined) return;
-        this.#egress.send(this.#switch.packet, offload, decision.vni, decision.peer);
-        this.#keepFrame(length);
+        const { packet } = this.#switch;
+        const mtuBytes = this.#egress.send(packet, offload, decision.vni, decision.peer);
+        if (mtuBytes === 0) this.#keepFrame(length);
+        else this.#answer(port, this.#switch.tooBig(port, mtuBytes, nowMs));
         return;
       }
       case 'back':
-        this.#ports.countAnswer(decision.answer);
-        writePlain(view, decision.answerStart - VNET_HEADER_BYTES);
-        this.#ports.write(port.fd, decision.answerStart, decision.answerBytes);
+        this.#answer(port, decision);
         return;
       case 'drop':
         this.#counters.drop(decision.drop);
         return;
     }
+  }
+
+  /** Gives the sender of a frame the answer that was made of it, if there is one. */
+  #answer(port: Port, decision: Decision): void {
+    if (decision.action !== 'back') {
+      this.#counters.drop(decision.drop);
+      return;
+    }
+    this.#ports.countAnswer(decision.answer);
+    writePlain(this.#arena.view, decision.answerStart - VNET_HEADER_BYTES);
+    this.#ports.write(port.fd, decision.answerStart, decision.answerBytes);
   }
 
   /** The device has vanished under its descriptor: reading it again would spin. */

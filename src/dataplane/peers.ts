@@ -1,6 +1,10 @@
 import { AddressWords } from '../core/address-words.ts';
-import type { Ip } from '../core/ip.ts';
+import { type Ip, isIpv6 } from '../core/ip.ts';
 import type { Destination } from '../io/linux/datagram-queue.ts';
+import { innerMtuBytes } from '../vxlan/overhead.ts';
+
+/** The largest IP packet: what a path carries of which nothing is known. */
+const IP_PACKET_BYTES_MAX = 65_535;
 
 /** Another node's VTEP. One object per address, for as long as anything refers to it. */
 export class Peer implements Destination {
@@ -10,13 +14,26 @@ export class Peer implements Destination {
   port = 0;
   /** Whether it is a member: only then datagrams are taken from it and sent to it. */
   isKnown = false;
+  /** The largest inner IP packet that one datagram to it carries, unencrypted. */
+  innerMtuBytes = 0;
+  /** When the control thread was told last that a packet was too large, in milliseconds. */
+  refusedMs = 0;
   /** The next one with the same hash. */
   next: Peer | undefined = undefined;
 
-  /** @param address - In the family of the underlay. */
-  constructor(address: Ip) {
+  /**
+   * @param address - In the family of the underlay.
+   * @param pathMtuBytes - As for {@link Peer.setPathMtu}.
+   */
+  constructor(address: Ip, pathMtuBytes: number) {
     this.address = address;
     this.words = AddressWords.of(address);
+    this.setPathMtu(pathMtuBytes);
+  }
+
+  /** @param bytes - The largest outer IP packet that gets through to it. */
+  setPathMtu(bytes: number): void {
+    this.innerMtuBytes = innerMtuBytes(bytes, { ipv6: isIpv6(this.address), encrypted: false });
   }
 }
 
@@ -27,7 +44,13 @@ export class Peer implements Destination {
  */
 export class Peers {
   readonly #byHash = new Map<number, Peer>();
+  readonly #linkMtuBytes: number;
   #known = 0;
+
+  /** @param linkMtuBytes - What a path carries until more is known of it. */
+  constructor(linkMtuBytes: number = IP_PACKET_BYTES_MAX) {
+    this.#linkMtuBytes = linkMtuBytes;
+  }
 
   /** How many are members. */
   get size(): number {
@@ -52,7 +75,7 @@ export class Peers {
   at(address: Ip): Peer {
     const found = this.find(AddressWords.of(address));
     if (found !== undefined) return found;
-    const peer = new Peer(address);
+    const peer = new Peer(address, this.#linkMtuBytes);
     const hash = hashOf(peer.words);
     peer.next = this.#byHash.get(hash);
     this.#byHash.set(hash, peer);

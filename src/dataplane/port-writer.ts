@@ -12,6 +12,7 @@ const ANSWERS: Readonly<Record<Decision['answer'], number>> = {
   arp: trafficIndex('arp-replies'),
   echo: trafficIndex('echo-replies'),
   reset: trafficIndex('tcp-resets'),
+  'too-big': trafficIndex('too-big-answers'),
 };
 
 /** Writes frames to TAPs and counts what came of it. */

@@ -11,6 +11,7 @@ import {
 } from '../core/packet.ts';
 import type { Mesh } from '../routing-mesh/mesh.ts';
 import { writeEchoReply, writeTcpReset } from '../routing-mesh/replies.ts';
+import { TOO_BIG_FRAME_BYTES_MAX, writeTooBig } from '../routing-mesh/too-big.ts';
 import { HOST_SCOPE, type MeshDrop, Verdict, VtepOrigin } from '../routing-mesh/verdict.ts';
 import { ARP_FRAME_BYTES, answerArp, arpSender, arpTarget, isArpRequest } from '../vxlan/arp.ts';
 import type { Endpoint, Network } from '../vxlan/fdb.ts';
@@ -38,6 +39,7 @@ const NO_BACKEND = dropIndex('no-backend');
 const NO_FLOW = dropIndex('no-flow');
 const NOT_LOCAL = dropIndex('not-local');
 const UNKNOWN_VTEP = dropIndex('unknown-vtep');
+const TOO_BIG = dropIndex('too-big');
 const MESH_DROPS: Readonly<Record<MeshDrop, number>> = {
   none: NO_BACKEND,
   'no-backend': NO_BACKEND,
@@ -57,6 +59,9 @@ const MESH_DROPS: Readonly<Record<MeshDrop, number>> = {
  */
 export type Action = 'port' | 'vtep' | 'back' | 'drop';
 
+/** What the agent answers itself. */
+export type Answer = 'arp' | 'echo' | 'reset' | 'too-big';
+
 /** What to do with a frame. Reused: each decision overwrites the last one. */
 export class Decision {
   action: Action = 'drop';
@@ -66,18 +71,21 @@ export class Decision {
   /** Index for {@link Counters.drop}. */
   drop = 0;
   /** What the answer is, when the action is `back`. */
-  answer: 'arp' | 'echo' | 'reset' = 'arp';
+  answer: Answer = 'arp';
   /** Start and length of the answer: it may lie elsewhere than the frame that it answers. */
   answerStart = 0;
   answerBytes = 0;
 }
+
+/** The largest frame that {@link Switch} makes of its own. */
+export const ANSWER_BYTES_MAX: number = TOO_BIG_FRAME_BYTES_MAX;
 
 /** Capabilities and tables that the switch decides by. */
 export interface SwitchDeps {
   readonly view: DataView;
   readonly mesh: Mesh;
   readonly peers: Peers;
-  /** Room for a frame that is made here. 16 bytes in front of it must be free. */
+  /** Room for a frame that is made here, ANSWER_BYTES_MAX long. 16 bytes in front of it must be free. */
   readonly scratch: number;
 }
 
@@ -98,6 +106,9 @@ export class Switch {
   readonly #deps: SwitchDeps;
   readonly #verdict = new Verdict();
   readonly #target = new AddressWords();
+  /** An answer that the mesh is asked about, and where it seems to come from. */
+  readonly #answer = new Packet();
+  readonly #answerOrigin = new VtepOrigin();
 
   constructor(deps: SwitchDeps) {
     this.#deps = deps;
@@ -155,6 +166,29 @@ export class Switch {
     const endpoint = network.byMacAt(view, start);
     if (endpoint?.port === undefined) return this.#drop(NOT_LOCAL);
     return this.#toPort(endpoint.port);
+  }
+
+  /**
+   * Tells the sender of {@link Switch.packet}, for which the last decision was `vtep`, that it is too big
+   * for the way. Where the mesh has rewritten the packet, it translates the answer back.
+   *
+   * @param port - Where the packet came from.
+   * @param mtuBytes - The largest IP packet that passes.
+   */
+  tooBig(port: Port, mtuBytes: number, nowMs: number): Decision {
+    const { view, mesh, scratch } = this.#deps;
+    const { vni } = this.decision;
+    const network = this.networks.get(vni);
+    if (network === undefined || !port.errors.take(nowMs)) return this.#drop(TOO_BIG);
+    this.#target.setIpv4(network.gateway | 0);
+    const bytes = writeTooBig(view, scratch, this.packet, this.#target, mtuBytes);
+    if (bytes === 0 || parseFrame(view, scratch, bytes, this.#answer) !== 'none') {
+      return this.#drop(TOO_BIG);
+    }
+    this.#answerOrigin.scope = vni;
+    mesh.fromVtep(this.#answer, view, this.#answerOrigin, false, nowMs, this.#verdict);
+    writeMac(view, scratch, port.mac);
+    return this.#back('too-big', scratch, bytes);
   }
 
   /** A packet that is for no VIP and belongs to no flow: plain switching by MAC. */
@@ -303,7 +337,7 @@ export class Switch {
     return this.decision;
   }
 
-  #back(answer: 'arp' | 'echo' | 'reset', start: number, bytes: number): Decision {
+  #back(answer: Answer, start: number, bytes: number): Decision {
     this.decision.action = 'back';
     this.decision.answer = answer;
     this.decision.answerStart = start;

@@ -1,3 +1,4 @@
+import { AddressWords } from '../core/address-words.ts';
 import { invariant } from '../core/invariant.ts';
 import { PROTO_ICMP, PROTO_TCP, PROTO_UDP } from '../core/packet.ts';
 import type { Mesh } from '../routing-mesh/mesh.ts';
@@ -14,6 +15,11 @@ export interface PortListener {
   readonly removed: (port: Port) => void;
 }
 
+/** Sends path probes. */
+export interface ProbeSender {
+  readonly send: (command: Command<'probe'>) => void;
+}
+
 type Command<Kind extends DataPlaneCommand['kind']> = Extract<
   DataPlaneCommand,
   { readonly kind: Kind }
@@ -24,11 +30,19 @@ export class Tables {
   readonly #switch: Switch;
   readonly #mesh: Mesh;
   readonly #peers: Peers;
+  readonly #probes: ProbeSender;
   readonly #listener: PortListener;
   /** By id. BOUNDED by the attachments of this node's tasks. */
   readonly #ports = new Map<number, Port>();
 
-  constructor(decide: Switch, mesh: Mesh, peers: Peers, listener: PortListener) {
+  constructor(
+    decide: Switch,
+    mesh: Mesh,
+    peers: Peers,
+    listener: PortListener,
+    probes: ProbeSender,
+  ) {
+    this.#probes = probes;
     this.#switch = decide;
     this.#mesh = mesh;
     this.#peers = peers;
@@ -71,6 +85,12 @@ export class Tables {
       case 'removeVtep':
         this.#peers.remove(command.address);
         this.#forgetUnusedPeers();
+        return;
+      case 'setPathMtu':
+        this.#setPathMtu(command);
+        return;
+      case 'probe':
+        this.#probes.send(command);
         return;
       case 'setService':
         this.#mesh.setService(command.service);
@@ -154,6 +174,11 @@ export class Tables {
     if (peer?.address !== vtep) return;
     network?.delete(address);
     if (!peer.isKnown) this.#forgetUnusedPeers();
+  }
+
+  #setPathMtu({ address, mtuBytes }: Command<'setPathMtu'>): void {
+    const peer = this.#peers.find(AddressWords.of(address));
+    if (peer?.isKnown === true) peer.setPathMtu(mtuBytes);
   }
 
   #forgetUnusedPeers(): void {

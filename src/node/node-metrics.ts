@@ -63,7 +63,7 @@ function addDropMetrics(metrics: Metrics, node: () => Node | undefined): void {
   metrics.add({
     name: 'weft_answers_total',
     kind: 'counter',
-    help: 'Frames that the agent answered itself: ARP, pings of a VIP or gateway, TCP resets.',
+    help: 'Frames that the agent answered itself: ARP, pings of a VIP or gateway, TCP resets, packets too big.',
     labels: ['kind'],
     read: () => {
       const traffic = node()?.dataPlane.counters.traffic();
@@ -73,6 +73,7 @@ function addDropMetrics(metrics: Metrics, node: () => Node | undefined): void {
           arp: traffic['arp-replies'],
           echo: traffic['echo-replies'],
           reset: traffic['tcp-resets'],
+          'too-big': traffic['too-big-answers'],
         },
         'kind',
       );

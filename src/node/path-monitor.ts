@@ -118,19 +118,25 @@ export class PathMonitor {
       .sort((a, b) => a.prober.dueMs - b.prober.dueMs)
       .slice(0, PEERS_PER_TURN);
     const commands = due.flatMap((path): DataPlaneCommand[] => {
-      const probes = path.prober.tick(nowMs);
-      const orders = probes.map((probe) => ({ kind: 'probe', to: path.vtep, ...probe }) as const);
-      return [...this.#changedMtu(path), ...orders];
+      const to = path.vtep.address;
+      const probes = path.prober
+        .tick(nowMs)
+        .map((probe) => ({ kind: 'probe', to, ...probe }) as const);
+      // Now and then it is told what it knows: it forgets a VTEP that leaves and comes back at once.
+      return probes.length > 0 ? [this.#tellMtu(path), ...probes] : this.#changedMtu(path);
     });
     if (commands.length > 0) this.#deps.apply(commands);
     this.#plan();
   }
 
   #changedMtu(path: Path): DataPlaneCommand[] {
+    return path.toldMtuBytes === path.prober.mtuBytes ? [] : [this.#tellMtu(path)];
+  }
+
+  #tellMtu(path: Path): DataPlaneCommand {
     const { mtuBytes } = path.prober;
-    if (path.toldMtuBytes === mtuBytes) return [];
     path.toldMtuBytes = mtuBytes;
-    return [{ kind: 'setPathMtu', address: path.vtep.address, mtuBytes }];
+    return { kind: 'setPathMtu', address: path.vtep.address, mtuBytes };
   }
 
   /** Plans the next turn for the first path that is due. */

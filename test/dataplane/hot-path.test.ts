@@ -10,6 +10,7 @@ import { Egress } from '../../src/dataplane/egress.ts';
 import { Ingress } from '../../src/dataplane/ingress.ts';
 import { GSO_TCPV4, GSO_UDP_L4, Offload, readOffload } from '../../src/dataplane/offload.ts';
 import { partialChecksumStart } from '../../src/dataplane/partial-checksum.ts';
+import { PathProbes } from '../../src/dataplane/path-probes.ts';
 import type { Peer } from '../../src/dataplane/peers.ts';
 import { Port } from '../../src/dataplane/port.ts';
 import { PortWriter } from '../../src/dataplane/port-writer.ts';
@@ -189,6 +190,8 @@ function makeHost(t: Test) {
   const egress = new Egress(arena, checksum, counters, LOOPBACK);
   const world = new World(arena.view, arena.allocate(2048));
   const { receiver } = underlay;
+  const { peers } = world;
+  const probes = new PathProbes({ arena, peers, address: LOOPBACK, post: () => {} });
   const ports = new PortWriter(arena, counters);
   const ingress = new Ingress({
     arena,
@@ -198,7 +201,8 @@ function makeHost(t: Test) {
     decide: world.decide,
     ports,
     egress,
-    peers: world.peers,
+    peers,
+    probes,
   });
   const peer = world.peers.add(LOOPBACK, underlay.port);
   const farPeer = world.peers.at(VTEP);
@@ -209,6 +213,7 @@ function makeHost(t: Test) {
   t.teardown(() => {
     closeSync(fd);
     egress.close();
+    probes.close();
     underlay.close();
   });
   return { arena, counters, underlay, egress, ingress, peer, farPeer };

@@ -7,6 +7,7 @@ import type { DropReason, TrafficCounter } from '../../src/dataplane/counters.ts
 import { Egress } from '../../src/dataplane/egress.ts';
 import { Ingress } from '../../src/dataplane/ingress.ts';
 import { GSO_TCPV4, GSO_UDP_L4, Offload } from '../../src/dataplane/offload.ts';
+import { PathProbes } from '../../src/dataplane/path-probes.ts';
 import { Port } from '../../src/dataplane/port.ts';
 import { PortWriter } from '../../src/dataplane/port-writer.ts';
 import { VxlanSender } from '../../src/io/linux/vxlan-socket.ts';
@@ -38,6 +39,8 @@ function makeHost(t: Test) {
   const egress = new Egress(arena, checksum, counters, LOOPBACK);
   const sender = new VxlanSender(arena, LOOPBACK, 1, () => t.fail('a send failed'));
   const world = new World(arena.view, arena.allocate(2048));
+  const { peers } = world;
+  const probes = new PathProbes({ arena, peers, address: LOOPBACK, post: () => {} });
   const ingress = new Ingress({
     arena,
     checksum,
@@ -46,7 +49,8 @@ function makeHost(t: Test) {
     decide: world.decide,
     ports: new PortWriter(arena, counters),
     egress,
-    peers: world.peers,
+    peers,
+    probes,
   });
   const peer = world.peers.add(LOOPBACK, underlay.port);
   const path = join(t.testdir({ tap: '' }), 'tap');
@@ -54,6 +58,7 @@ function makeHost(t: Test) {
   t.teardown(() => {
     closeSync(fd);
     sender.close();
+    probes.close();
     egress.close();
     underlay.close();
   });

@@ -11,6 +11,7 @@ import {
   trafficIndex,
 } from '../../src/dataplane/counters.ts';
 import { Peers } from '../../src/dataplane/peers.ts';
+import type { Port } from '../../src/dataplane/port.ts';
 import { Switch } from '../../src/dataplane/switch.ts';
 import { Tables } from '../../src/dataplane/tables.ts';
 import { flowTableBytes } from '../../src/routing-mesh/flow-table.ts';
@@ -29,10 +30,13 @@ function makeTables() {
   const peers = new Peers();
   const decide = new Switch({ view, mesh, peers, scratch: 34 });
   const served: string[] = [];
-  const tables = new Tables(decide, mesh, peers, {
-    added: ({ id }) => served.push(`+${id}`),
-    removed: ({ id }) => served.push(`-${id}`),
-  });
+  const listener = {
+    added: ({ id }: Port) => served.push(`+${id}`),
+    removed: ({ id }: Port) => served.push(`-${id}`),
+  };
+  const probed: number[] = [];
+  const probes = { send: ({ sequence }: { sequence: number }) => probed.push(sequence) };
+  const tables = new Tables(decide, mesh, peers, listener, probes);
   const apply = (...commands: DataPlaneCommand[]): void => {
     for (const command of commands) tables.apply(command);
   };
@@ -43,7 +47,7 @@ function makeTables() {
     const { port, peer } = endpoint;
     return port === undefined ? `vtep ${(peer?.words.w3 ?? 0) & 255}` : `port ${port.id}`;
   };
-  return { tables, apply, where, decide, mesh, view, peers, served };
+  return { tables, apply, where, decide, mesh, view, peers, served, probed };
 }
 
 const NETWORK: DataPlaneCommand = {
@@ -193,6 +197,20 @@ test('tables: commands about what does not exist are refused', (t) => {
   apply(NETWORK, addPort(1, '10.0.1.5'));
   t.throws(() => apply(addPort(1, '10.0.1.6')), /port id 1 is used once/);
   t.same(served, ['+1']);
+  t.end();
+});
+
+test('tables: what is known of a path is kept with its VTEP', (t) => {
+  const { apply, peers, probed } = makeTables();
+  const find = (): number | undefined => peers.find(AddressWords.of(VTEP_B))?.innerMtuBytes;
+  apply({ kind: 'setPathMtu', address: VTEP_B, mtuBytes: 1400 });
+  t.equal(find(), undefined, 'strangers have no path');
+  apply({ kind: 'setVtep', address: VTEP_B, port: 4789 });
+  t.equal(find(), 65_535 - 50);
+  apply({ kind: 'setPathMtu', address: VTEP_B, mtuBytes: 1400 });
+  t.equal(find(), 1350);
+  apply({ kind: 'probe', to: VTEP_B, sequence: 7, nonce: 1n, sizeBytes: 24 });
+  t.same(probed, [7]);
   t.end();
 });
 

@@ -65,11 +65,12 @@ export class World {
   /**
    * @param view - All of it is overwritten by `send()`; whoever decides by hand may share it.
    * @param base - Of 2 KiB that are the world's.
+   * @param frameAt - Where frames start, from `base`.
    */
-  constructor(view: DataView = new DataView(new ArrayBuffer(2048)), base = 0) {
+  constructor(view: DataView = new DataView(new ArrayBuffer(2048)), base = 0, frameAt = 98) {
     this.view = view;
     this.scratch = base + 34;
-    this.start = base + 98;
+    this.start = base + frameAt;
     this.bytes = new Uint8Array(view.buffer);
     const capacity = 4096;
     const memory = new Uint8Array(flowTableBytes(capacity));

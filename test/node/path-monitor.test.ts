@@ -76,9 +76,9 @@ class World {
     } else if (command.kind === 'probe') {
       const { to, nonce, sizeBytes } = command;
       const bytes = sizeBytes + OUTER_IPV4_BYTES;
-      this.probes.push({ atMs: this.nowMs, to: formatIp(to.address), bytes });
-      if (bytes > (this.carries.get(to.address) ?? 0)) return;
-      const reply = { kind: 'probeReply', from: to.address, nonce, sizeBytes } as const;
+      this.probes.push({ atMs: this.nowMs, to: formatIp(to), bytes });
+      if (bytes > (this.carries.get(to) ?? 0)) return;
+      const reply = { kind: 'probeReply', from: to, nonce, sizeBytes } as const;
       this.#schedule(this.nowMs + RTT_MS, () =>
         this.monitor.hear({ ...reply, rttUs: RTT_MS * 1000 }),
       );

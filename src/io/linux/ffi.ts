@@ -48,6 +48,14 @@ export const socket: Syscall<[domain: number, type: number, protocol: number]> =
 export const bind: Syscall<[fd: number, address: Uint8Array, length: number]> = declare(
   'int bind(int fd, void *address, int length)',
 );
+/** connect(2). */
+export const connect: Syscall<[fd: number, address: Uint8Array, length: number]> = declare(
+  'int connect(int fd, void *address, int length)',
+);
+/** getsockopt(2); `length` holds the size of `value`. */
+export const getsockopt: Syscall<
+  [fd: number, level: number, name: number, value: Uint8Array, length: Uint8Array]
+> = declare('int getsockopt(int fd, int level, int name, void *value, void *length)');
 /** setsockopt(2). */
 export const setsockopt: Syscall<
   [fd: number, level: number, name: number, value: Uint8Array, length: number]
@@ -138,6 +146,8 @@ export const EINTR = 4;
 export const EIO = 5;
 export const EAGAIN = 11;
 export const EBUSY = 16;
+export const EINVAL = 22;
+export const EMSGSIZE = 90;
 export const EADDRINUSE = 98;
 
 const ERRNO_NAMES: ReadonlyMap<number, string> = new Map(

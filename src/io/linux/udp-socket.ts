@@ -1,5 +1,16 @@
 import { formatIpPort, type Ip, isIpv6, writeIp16 } from '../../core/ip.ts';
-import { bind, check, close, EADDRINUSE, errno, SyscallError, setsockopt, socket } from './ffi.ts';
+import {
+  bind,
+  check,
+  close,
+  connect,
+  EADDRINUSE,
+  errno,
+  getsockopt,
+  SyscallError,
+  setsockopt,
+  socket,
+} from './ffi.ts';
 
 // asm-generic/socket.h, linux/udp.h, linux/in.h, linux/in6.h
 export const AF_INET = 2;
@@ -13,10 +24,18 @@ const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
 const IPPROTO_IP = 0;
 const IP_MTU_DISCOVER = 10;
-const IP_PMTUDISC_DO = 2;
+const IP_MTU = 14;
 const IPPROTO_IPV6 = 41;
 const IPV6_MTU_DISCOVER = 23;
+const IPV6_MTU = 24;
 const IPV6_V6ONLY = 26;
+const IPV6_DONTFRAG = 62;
+/** Values of `IP_MTU_DISCOVER` and of `IPV6_MTU_DISCOVER`. */
+const PMTUDISC_DONT = 0;
+const PMTUDISC_DO = 2;
+const PMTUDISC_PROBE = 3;
+/** The smallest MTU of an IPv6 path (RFC 8200 section 5). */
+const IPV6_MTU_BYTES_MIN = 1280;
 export const SOL_UDP = 17;
 export const UDP_SEGMENT = 103;
 export const UDP_GRO = 104;
@@ -54,15 +73,30 @@ function option(value: number): Uint8Array {
 }
 
 /**
+ * What becomes of a datagram that is larger than the path's MTU:
+ * - `refused`: the send fails, if the kernel knows that MTU
+ * - `tried`: it leaves whole if the interface takes it, whatever the kernel knows of the path
+ * - `fragmented`: it leaves in fragments, or is cut on its way
+ */
+export type Oversize = 'refused' | 'tried' | 'fragmented';
+
+/**
  * Opens a non-blocking UDP socket of the underlay and binds it.
  *
  * @param address - Its family is the socket's; an IPv6 socket takes IPv6 alone.
  * @param port - 0 lets the kernel choose.
- * @param shared - Whether other sockets of this process share the port, so that the kernel spreads
+ * @param options.shared - Whether other sockets of this process share the port, so that the kernel spreads
  *   flows over them (`SO_REUSEPORT`).
+ * @param options.oversize - `refused` unless said otherwise: an outer packet is never fragmented
+ *   (RFC 7348 section 4.3).
  * @throws {SyscallError} if the port is taken
  */
-export function openUdp(address: Ip, port: number, shared = false): number {
+export function openUdp(
+  address: Ip,
+  port: number,
+  options: { readonly shared?: boolean; readonly oversize?: Oversize } = {},
+): number {
+  const { shared = false, oversize = 'refused' } = options;
   const family = isIpv6(address) ? AF_INET6 : AF_INET;
   const type = SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
   const fd = check(socket(family, type, 0), 'socket', 'open a UDP socket');
@@ -70,11 +104,8 @@ export function openUdp(address: Ip, port: number, shared = false): number {
     setsockopt(fd, SOL_SOCKET, name, option(SOCKET_BUFFER_BYTES), 4);
   }
   if (shared) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, ON, 4);
-  // An outer packet is never fragmented (RFC 7348 section 4.3): the kernel refuses it instead.
-  if (family === AF_INET) {
-    setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, option(IP_PMTUDISC_DO), 4);
-  } else {
-    setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, option(IP_PMTUDISC_DO), 4);
+  setOversize(fd, family, oversize);
+  if (family === AF_INET6) {
     setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, ON, 4);
     // VTEPs may send without an outer checksum (RFC 7348 section 5, RFC 6935).
     setsockopt(fd, SOL_UDP, UDP_NO_CHECK6_RX, ON, 4);
@@ -87,6 +118,42 @@ export function openUdp(address: Ip, port: number, shared = false): number {
     throw new SyscallError('bind', `use UDP ${formatIpPort(address, port)}${hint}`, reason);
   }
   return fd;
+}
+
+function setOversize(fd: number, family: number, oversize: Oversize): void {
+  const discovery = { refused: PMTUDISC_DO, tried: PMTUDISC_PROBE, fragmented: PMTUDISC_DONT };
+  const value = option(discovery[oversize]);
+  if (family === AF_INET) {
+    setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, value, 4);
+    return;
+  }
+  setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, value, 4);
+  if (oversize !== 'fragmented') {
+    setsockopt(fd, IPPROTO_IPV6, IPV6_DONTFRAG, ON, 4);
+    return;
+  }
+  // Nobody cuts an IPv6 packet on its way: its fragments must fit any path.
+  setsockopt(fd, IPPROTO_IPV6, IPV6_MTU, option(IPV6_MTU_BYTES_MIN), 4);
+}
+
+/**
+ * What the kernel takes for the MTU of the path to `address`, from its routes and the ICMP errors that it
+ * believed; undefined where there is no route.
+ */
+export function kernelPathMtu(address: Ip): number | undefined {
+  const isV6 = isIpv6(address);
+  const fd = socket(isV6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return undefined;
+  try {
+    const name = socketAddress(address, 9); // no datagram is sent: any port will do
+    if (connect(fd, name, name.length) < 0) return undefined;
+    const value = option(0);
+    const [level, mtu] = isV6 ? [IPPROTO_IPV6, IPV6_MTU] : [IPPROTO_IP, IP_MTU];
+    if (getsockopt(fd, level, mtu, value, option(value.length)) < 0) return undefined;
+    return new DataView(value.buffer).getInt32(0, true);
+  } finally {
+    close(fd);
+  }
 }
 
 /** A `struct sockaddr_in` or `sockaddr_in6`. */

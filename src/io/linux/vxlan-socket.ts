@@ -12,6 +12,7 @@ import {
   MSG_NAME_LENGTH,
   MSGHDR_BYTES,
   ON,
+  type Oversize,
   openUdp,
   SOCKADDR_IN6_BYTES,
   SOL_UDP,
@@ -46,7 +47,7 @@ export class VxlanReceiver {
   constructor(arena: Arena, address: Ip, port: number, shared = false) {
     this.#arena = arena;
     this.#isIpv6 = isIpv6(address);
-    this.fd = openUdp(address, port, shared);
+    this.fd = openUdp(address, port, { shared });
     check(setsockopt(this.fd, SOL_UDP, UDP_GRO, ON, 4), 'setsockopt', 'turn UDP_GRO on');
     this.buffer = arena.allocate(RECEIVE_BYTES + 64) + 2; // inner IP headers start on 4 bytes
     this.#name = arena.allocate(SOCKADDR_IN6_BYTES);
@@ -95,36 +96,37 @@ export class VxlanReceiver {
  * socket until {@link VxlanSender.flush}.
  */
 export class VxlanSender {
-  readonly #queues: DatagramQueue[];
+  /** All queues, for counting: those of flows, and {@link VxlanSender.fragmenting}. */
+  readonly queues: readonly DatagramQueue[];
+  /** For datagrams that may travel in fragments. They must not become a run: flush after each. */
+  readonly fragmenting: DatagramQueue;
+  readonly #flowMask: number;
 
   /**
    * @param address - The node's VTEP address, the source of every datagram.
-   * @param sockets - How many source ports: a power of two.
+   * @param sockets - How many source ports flows have: a power of two.
    */
   constructor(arena: Arena, address: Ip, sockets: number, onFailure: SendFailure) {
-    this.#queues = Array.from(
-      { length: sockets },
-      () => new DatagramQueue(arena, openUdp(address, 0), isIpv6(address), onFailure),
-    );
+    const open = (oversize: Oversize): DatagramQueue =>
+      new DatagramQueue(arena, openUdp(address, 0, { oversize }), isIpv6(address), onFailure);
+    const flows = Array.from({ length: sockets }, () => open('refused'));
+    this.fragmenting = open('fragmented');
+    this.queues = [...flows, this.fragmenting];
+    this.#flowMask = sockets - 1;
   }
 
   /** @param entropy - Any integer; equal for packets of one flow, which must stay in order. */
   queue(entropy: number): DatagramQueue {
-    return this.#queues[entropy & (this.#queues.length - 1)] as DatagramQueue;
-  }
-
-  /** All queues, for counting. */
-  get queues(): readonly DatagramQueue[] {
-    return this.#queues;
+    return this.queues[entropy & this.#flowMask] as DatagramQueue;
   }
 
   /** Sends all that waits. */
   flush(): void {
-    for (let index = 0; index < this.#queues.length; index += 1) this.#queues[index]?.flush();
+    for (let index = 0; index < this.queues.length; index += 1) this.queues[index]?.flush();
   }
 
   close(): void {
-    for (const { fd } of this.#queues) close(fd);
+    for (const { fd } of this.queues) close(fd);
   }
 }
 
