@@ -207,6 +207,13 @@ export interface AgentStatus {
     readonly packets: Readonly<Record<string, number>>;
     readonly drops: Readonly<Record<string, number>>;
   };
+  readonly paths?: readonly {
+    readonly address: string;
+    readonly state: string;
+    readonly mtuBytes: number;
+    readonly rttMs?: number;
+    readonly lossRatio?: number;
+  }[];
   readonly gossip?: {
     readonly members: readonly { readonly name: string; readonly state: string }[];
   };
