@@ -377,8 +377,7 @@ export class Egress {
 /** Whether the TAP's word for a frame to be cut agrees with the frame. */
 function isSuperframe(packet: Packet, offload: Offload): boolean {
   if (offload.gsoBytes === 0 || packet.isFragment || packet.l4HeaderBytes === 0) return false;
-  const headerBytes = packet.l4Start + packet.l4HeaderBytes - packet.start;
-  if (VXLAN_HEADER_BYTES + headerBytes > HEADER_SLOT_BYTES) return false;
+  if (!fitsHeaderSlot(packet)) return false;
   const { etherType, protocol } = packet;
   switch (offload.gsoType) {
     case GSO_TCPV4:
@@ -396,7 +395,12 @@ function isSuperframe(packet: Packet, offload: Offload): boolean {
 function mayBeCut(packet: Packet): boolean {
   const { protocol, l4HeaderBytes, tcpFlags, isFragment } = packet;
   const isSegment = protocol === PROTO_TCP && l4HeaderBytes > 0 && !isFragment;
-  return isSegment && (tcpFlags & WHOLE_SEGMENT_FLAGS) === 0;
+  return isSegment && (tcpFlags & WHOLE_SEGMENT_FLAGS) === 0 && fitsHeaderSlot(packet);
+}
+
+function fitsHeaderSlot(packet: Packet): boolean {
+  const headerBytes = packet.l4Start + packet.l4HeaderBytes - packet.start;
+  return VXLAN_HEADER_BYTES + headerBytes <= HEADER_SLOT_BYTES;
 }
 
 /** Copies `length` bytes, rounded up to whole words: header slots have room for that. */

@@ -5,6 +5,8 @@ import { innerMtuBytes } from '../vxlan/overhead.ts';
 
 /** The largest IP packet: what a path carries of which nothing is known. */
 const IP_PACKET_BYTES_MAX = 65_535;
+/** No path is taken for less: every IPv4 host takes as much (RFC 1122 section 3.3.2). */
+const PATH_MTU_BYTES_MIN = 576;
 
 /** Another node's VTEP. One object per address, for as long as anything refers to it. */
 export class Peer implements Destination {
@@ -33,7 +35,8 @@ export class Peer implements Destination {
 
   /** @param bytes - The largest outer IP packet that gets through to it. */
   setPathMtu(bytes: number): void {
-    this.innerMtuBytes = innerMtuBytes(bytes, { ipv6: isIpv6(this.address), encrypted: false });
+    const mtuBytes = Math.max(bytes, PATH_MTU_BYTES_MIN);
+    this.innerMtuBytes = innerMtuBytes(mtuBytes, { ipv6: isIpv6(this.address), encrypted: false });
   }
 }
 

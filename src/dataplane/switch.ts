@@ -180,7 +180,10 @@ export class Switch {
     const { vni } = this.decision;
     const network = this.networks.get(vni);
     if (network === undefined || !port.errors.take(nowMs)) return this.#drop(TOO_BIG);
-    this.#target.setIpv4(network.gateway | 0);
+    // For IPv4 the gateway speaks; for IPv6 it is said on behalf of the far end.
+    const { family, destinationStart } = this.packet;
+    if (family === 6) this.#target.read(view, destinationStart, family);
+    else this.#target.setIpv4(network.gateway | 0);
     const bytes = writeTooBig(view, scratch, this.packet, this.#target, mtuBytes);
     if (bytes === 0 || parseFrame(view, scratch, bytes, this.#answer) !== 'none') {
       return this.#drop(TOO_BIG);

@@ -21,6 +21,7 @@ import {
   type FrameSpec,
   LOOPBACK,
   LoopbackUnderlay,
+  loopbackPeer,
   makePacketMemory,
   makeRandom,
   randomBytes,
@@ -220,7 +221,7 @@ function makeHost(t: Test) {
 }
 
 test('sending and receiving allocate nothing but numbers too large for V8’s small integers', (t) => {
-  const { arena, counters, egress, ingress, peer, farPeer } = makeHost(t);
+  const { arena, counters, underlay, egress, ingress, peer, farPeer } = makeHost(t);
   const packet = new Packet();
   const at = arena.allocate(20_000) + 34;
   const whole = new Offload();
@@ -234,9 +235,15 @@ test('sending and receiving allocate nothing but numbers too large for V8’s sm
     egress.send(packet, offload, BLUE, to);
     egress.flush();
   };
+  const datagram = { ...spec, protocol: PROTO_UDP, payload: randomBytes(1_300, 1), partial: false };
+  const long = ethernetFrame(datagram);
+  const narrow = loopbackPeer(peer.port);
+  narrow.setPathMtu(1_280);
   for (const [name, bytes, offload, to, calls] of [
     ['a frame', small, whole, peer, 3],
     ['a superframe', large, superframe, peer, 3],
+    ['a datagram in fragments', long, whole, narrow, 1],
+    ['a superframe for a narrow path', large, superframe, narrow, 1],
     // Not to be reached from the loopback: the kernel refuses it, and nothing leaves the host.
     ['a frame to a high address', small, whole, farPeer, 1],
     ['a superframe to a high address', large, superframe, farPeer, 1],
@@ -247,6 +254,7 @@ test('sending and receiving allocate nothing but numbers too large for V8’s sm
       for (let call = 0; call < count; call++) {
         send(bytes, offload, to);
         if (to === peer) ingress.receive(NOW_MS);
+        else while (underlay.receiver.receive() >= 0);
       }
     });
     t.ok(perCall < allowed, `${name}: ${perCall.toFixed(2)} bytes for ${calls} system calls`);
@@ -386,6 +394,7 @@ test('20,000 mutated superframes do no harm to the sender', (t) => {
   const at = arena.allocate(2048) + 2 * guard;
   const packet = new Packet();
   const offload = new Offload();
+  let told = 0;
   for (let number = 0; number < 20_000; number++) {
     const input = inputs[random(inputs.length)]!;
     arena.bytes.fill(0xee, at - guard, at + input.length + guard);
@@ -397,7 +406,8 @@ test('20,000 mutated superframes do no harm to the sender', (t) => {
     offload.needsChecksum = random(2) === 0;
     offload.checksumStart = random(20) === 0 ? random(0x1_0000) : 34;
     offload.checksumOffset = random(20) === 0 ? random(0x1_0000) : 16;
-    egress.send(packet, offload, BLUE, peer);
+    peer.setPathMtu(random(2) === 0 ? 700 : 65_535);
+    told += egress.send(packet, offload, BLUE, peer) === 0 ? 0 : 1;
     egress.flush();
     while (underlay.receiver.receive() >= 0);
     const front = arena.bytes.subarray(at - guard, at - 8);
@@ -410,5 +420,6 @@ test('20,000 mutated superframes do no harm to the sender', (t) => {
   t.ok(refused > 1_000, `${refused} offloads refused`);
   t.ok(counters.traffic()['underlay-datagrams-out'] > 10_000);
   t.ok(failed < 1_000, `${failed} sends failed`);
+  t.ok(told > 10, `${told} senders are to be told of the path's MTU`);
   t.end();
 });
