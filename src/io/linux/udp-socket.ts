@@ -34,8 +34,6 @@ const IPV6_DONTFRAG = 62;
 const PMTUDISC_DONT = 0;
 const PMTUDISC_DO = 2;
 const PMTUDISC_PROBE = 3;
-/** The smallest MTU of an IPv6 path (RFC 8200 section 5). */
-const IPV6_MTU_BYTES_MIN = 1280;
 export const SOL_UDP = 17;
 export const UDP_SEGMENT = 103;
 export const UDP_GRO = 104;
@@ -76,7 +74,8 @@ function option(value: number): Uint8Array {
  * What becomes of a datagram that is larger than the path's MTU:
  * - `refused`: the send fails, if the kernel knows that MTU
  * - `tried`: it leaves whole if the interface takes it, whatever the kernel knows of the path
- * - `fragmented`: it leaves in fragments, or is cut on its way
+ * - `fragmented`: it leaves in fragments as the kernel knows the path; IPv4 may also be cut on its way,
+ *   IPv6 never is (RFC 8200 section 5)
  */
 export type Oversize = 'refused' | 'tried' | 'fragmented';
 
@@ -128,12 +127,8 @@ function setOversize(fd: number, family: number, oversize: Oversize): void {
     return;
   }
   setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, value, 4);
-  if (oversize !== 'fragmented') {
-    setsockopt(fd, IPPROTO_IPV6, IPV6_DONTFRAG, ON, 4);
-    return;
-  }
-  // Nobody cuts an IPv6 packet on its way: its fragments must fit any path.
-  setsockopt(fd, IPPROTO_IPV6, IPV6_MTU, option(IPV6_MTU_BYTES_MIN), 4);
+  // Without it the kernel would make fragments where for IPv4 it refuses.
+  if (oversize !== 'fragmented') setsockopt(fd, IPPROTO_IPV6, IPV6_DONTFRAG, ON, 4);
 }
 
 /**
