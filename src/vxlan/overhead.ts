@@ -2,10 +2,10 @@ import { ETHERNET_HEADER_BYTES, UDP_HEADER_BYTES } from '../core/packet.ts';
 import { VXLAN_HEADER_BYTES } from './header.ts';
 
 /** Headers of the outer packet, without options or extension headers. */
-export const OUTER_IPV4_HEADER_BYTES = 20;
-export const OUTER_IPV6_HEADER_BYTES = 40;
+const OUTER_IPV4_HEADER_BYTES = 20;
+const OUTER_IPV6_HEADER_BYTES = 40;
 /** What encryption adds to a datagram: type and receiver index 8, counter 8, authentication tag 16. */
-export const ENCRYPTION_OVERHEAD_BYTES = 32;
+const ENCRYPTION_OVERHEAD_BYTES = 32;
 
 /** How a frame travels between two nodes. */
 export interface TunnelKind {

@@ -7,9 +7,9 @@ import { nextProbeBytes } from './path-search.ts';
 // RFC 8899: datagram packetization layer path MTU discovery. Sizes are outer IP packets, in bytes.
 
 /** Where the search starts (BASE_PLPMTU): every IPv6 path carries it, and nearly every IPv4 path. */
-export const BASE_MTU_BYTES = 1280;
+const BASE_MTU_BYTES = 1280;
 /** What remains when the base does not pass: every IPv4 host takes 576 bytes (RFC 1122), IPv6 has no less. */
-export const FLOOR_MTU_IPV4_BYTES = 576;
+const FLOOR_MTU_IPV4_BYTES = 576;
 /** The largest IP packet that a probe can ask about. */
 const IP_PACKET_BYTES_MAX = 65_535;
 /** How often a size is tried before it counts as too large, and a peer before it counts as silent. */

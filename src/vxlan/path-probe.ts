@@ -5,7 +5,7 @@
 export const PROBE_KIND = 5;
 export const PROBE_REPLY_KIND = 6;
 /** Version of the layout; a message of another one is ignored. */
-export const PROBE_VERSION = 1;
+const PROBE_VERSION = 1;
 /** Size of a reply and of the smallest probe: an answer is never larger than its question. */
 export const PROBE_HEADER_BYTES = 24;
 /** The largest probe: what a 16-bit length of UDP over IPv4 leaves. */
