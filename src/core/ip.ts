@@ -49,7 +49,12 @@ export function formatIp(ip: Ip): string {
 
 /** `10.0.0.1:4789`, or `[fd00::1]:4789`. */
 export function formatIpPort(ip: Ip, port: number): string {
-  return isIpv6(ip) ? `[${ip}]:${port}` : `${formatIpv4(ip)}:${port}`;
+  return formatHostPort(formatIp(ip), port);
+}
+
+/** `host:port` of an address or a name, an IPv6 address in brackets (RFC 3986 section 3.2.2). */
+export function formatHostPort(host: string, port: number): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
 /**

@@ -1,20 +1,34 @@
-import { cidrsOverlap, formatCidr, type Ipv4, type Ipv4Cidr, parseCidr } from '../core/address.ts';
+import {
+  cidrOfBits,
+  compareIpCidrs,
+  formatIpCidr,
+  type IpCidr,
+  ipBits,
+  ipCidrsOverlap,
+  isIpv6Cidr,
+  isSameFamily,
+  lastBitsOf,
+  parseIpCidr,
+  widthOf,
+} from '../core/cidr.ts';
 import { invariant } from '../core/invariant.ts';
 import { IpamError } from './errors.ts';
 import { lowerBound, nextFree } from './next-fit.ts';
-import { lastAddress, parseSubnet, type Refuse } from './subnet.ts';
+import { parseSubnet, type Refuse } from './subnet.ts';
 
 /** First VNI that is given, as in Swarm (moby `drivers/overlay/ovmanager`, `vxlanIDStart`). */
 export const VNI_MIN = 4_096;
 /** Last VNI: the field has 24 bits (RFC 7348 section 5). */
 export const VNI_MAX = 0xff_ff_ff;
 
-/** Smallest subnets that a pool is cut into, as in Swarm (moby `validateDefaultAddrPool`). */
+/** Smallest IPv4 subnets that a pool is cut into, as in Swarm (moby `validateDefaultAddrPool`). */
 export const POOL_SUBNET_PREFIX_MAX = 29;
+/** The subnets that IPv6 pools are cut into: interface identifiers have 64 bits (RFC 4291). */
+export const POOL_SUBNET_PREFIX_IPV6 = 64;
 
 /** A block from which networks without a subnet of their own get one (`--default-addr-pool`). */
 export interface AddressPool {
-  /** `a.b.c.d/n`. */
+  /** `a.b.c.d/n`, or an IPv6 prefix. */
   readonly base: string;
   /** Prefix length of the subnets that it is cut into (`--default-addr-pool-mask-length`). */
   readonly subnetPrefix: number;
@@ -30,7 +44,7 @@ export const DEFAULT_ADDRESS_POOLS: readonly AddressPool[] = [
  * Routes that weft made itself are not among them.
  */
 export interface HostRoute {
-  /** `a.b.c.d/n`. A default route is no obstacle: everything is more specific. */
+  /** Of either family. A default route is no obstacle: everything is more specific. */
   readonly destination: string;
   /** Whose it is, for messages: `node alpha (eth0)`. */
   readonly holder: string;
@@ -41,7 +55,10 @@ export interface HostRoute {
  * changed. (A type and not an interface, so that it is assignable to `Json`.)
  */
 export type AddressSpaceState = {
-  /** Sorted by address; no two overlap. BOUNDED by the number of networks. */
+  /**
+   * Sorted by address, IPv4 first; no two overlap. BOUNDED by twice the number of networks: a
+   * dual-stack one has a subnet of each family.
+   */
   readonly subnets: readonly (readonly [subnet: string, networkId: string])[];
   /** Sorted, each VNI once. BOUNDED by the number of networks. */
   readonly vnis: readonly (readonly [vni: number, networkId: string])[];
@@ -51,9 +68,9 @@ export type AddressSpaceState = {
 
 /**
  * VPNs write the default route as two halves, 0.0.0.0/1 and 128.0.0.0/1: they win over the real
- * one.
+ * one. With IPv6 the halves are ::/1 and 8000::/1, or 2000::/3 is all that is routed.
  */
-const DEFAULT_ROUTE_PREFIX_MAX = 1;
+const DEFAULT_ROUTE_PREFIX_MAX = { 32: 1, 128: 3 } as const;
 
 /** A cluster without networks. */
 export const EMPTY_ADDRESS_SPACE: AddressSpaceState = {
@@ -67,13 +84,13 @@ export interface SubnetRequest {
   readonly networkId: string;
   /** A certain subnet; the first free one of `pools` by default. */
   readonly subnet?: string;
-  /** Tried in order. */
+  /** Tried in order. Their family is that of the subnet. */
   readonly pools: readonly AddressPool[];
   readonly hostRoutes: readonly HostRoute[];
 }
 
 interface Occupied {
-  readonly cidr: Ipv4Cidr;
+  readonly cidr: IpCidr;
   readonly holder: string;
 }
 
@@ -87,7 +104,8 @@ export function checkAddressPools(pools: readonly AddressPool[]): void {
 }
 
 /**
- * Gives a network a subnet that overlaps no other network and no route of a host.
+ * Gives a network a subnet that overlaps no other network and no route of a host. A dual-stack
+ * network calls twice.
  *
  * @returns the state to store, and the subnet
  * @throws {IpamError} SUBNET_INVALID, SUBNET_OVERLAP, ADDRESS_POOL_INVALID or
@@ -103,9 +121,9 @@ export function allocateSubnet(
     request.subnet === undefined
       ? findSubnet(request.pools, occupied)
       : checkSubnet(parseSubnet(request.subnet), occupied);
-  const subnet = formatCidr(cidr);
-  const subnets = [...space.subnets, [subnet, request.networkId] as const].sort(
-    ([a], [b]) => parseCidr(a).address - parseCidr(b).address,
+  const subnet = formatIpCidr(cidr);
+  const subnets = [...space.subnets, [subnet, request.networkId] as const].sort(([a], [b]) =>
+    compareIpCidrs(parseIpCidr(a), parseIpCidr(b)),
   );
   return { space: { ...space, subnets }, subnet };
 }
@@ -151,29 +169,29 @@ export function releaseVni(space: AddressSpaceState, networkId: string): Address
 /** Everything that a new subnet must not overlap, sorted by address. */
 function occupiedBlocks(space: AddressSpaceState, hostRoutes: readonly HostRoute[]): Occupied[] {
   const networks = space.subnets.map(([subnet, networkId]) => ({
-    cidr: parseCidr(subnet),
+    cidr: parseIpCidr(subnet),
     holder: `network ${networkId}`,
   }));
   const routes = hostRoutes
-    .map(({ destination, holder }) => ({ cidr: parseCidr(destination), holder }))
-    .filter(({ cidr }) => cidr.prefix > DEFAULT_ROUTE_PREFIX_MAX);
-  return [...networks, ...routes].sort((a, b) => a.cidr.address - b.cidr.address);
+    .map(({ destination, holder }) => ({ cidr: parseIpCidr(destination), holder }))
+    .filter(({ cidr }) => cidr.prefix > DEFAULT_ROUTE_PREFIX_MAX[widthOf(cidr.address)]);
+  return [...networks, ...routes].sort((a, b) => compareIpCidrs(a.cidr, b.cidr));
 }
 
-function checkSubnet(subnet: Ipv4Cidr, occupied: readonly Occupied[]): Ipv4Cidr {
-  const obstacle = occupied.find(({ cidr }) => cidrsOverlap(cidr, subnet));
+function checkSubnet(subnet: IpCidr, occupied: readonly Occupied[]): IpCidr {
+  const obstacle = occupied.find(({ cidr }) => ipCidrsOverlap(cidr, subnet));
   if (obstacle !== undefined) {
     throw new IpamError({
       code: 'SUBNET_OVERLAP',
-      subnet: formatCidr(subnet),
-      with: formatCidr(obstacle.cidr),
+      subnet: formatIpCidr(subnet),
+      with: formatIpCidr(obstacle.cidr),
       holder: obstacle.holder,
     });
   }
   return subnet;
 }
 
-function findSubnet(pools: readonly AddressPool[], occupied: readonly Occupied[]): Ipv4Cidr {
+function findSubnet(pools: readonly AddressPool[], occupied: readonly Occupied[]): IpCidr {
   for (const pool of pools) {
     const subnet = firstFreeSubnet(parsePool(pool), pool.subnetPrefix, occupied);
     if (subnet !== undefined) return subnet;
@@ -183,25 +201,28 @@ function findSubnet(pools: readonly AddressPool[], occupied: readonly Occupied[]
 
 /** One pass over `occupied`: each block that overlaps the candidate moves it behind its end. */
 function firstFreeSubnet(
-  base: Ipv4Cidr,
+  base: IpCidr,
   prefix: number,
   occupied: readonly Occupied[],
-): Ipv4Cidr | undefined {
-  const sizeAddresses = 2 ** (32 - prefix);
-  let address: Ipv4 = base.address;
+): IpCidr | undefined {
+  const hostBits = BigInt(widthOf(base.address) - prefix);
+  const size = 1n << hostBits;
+  let first = ipBits(base.address);
   for (const { cidr } of occupied) {
-    const end = lastAddress(cidr) + 1;
+    if (!isSameFamily(cidr.address, base.address)) continue;
     // A candidate before this block stays free of the later ones too, all of which begin higher.
-    if (address + sizeAddresses <= cidr.address) break;
-    if (end > address) address = Math.ceil(end / sizeAddresses) * sizeAddresses;
+    if (first + size <= ipBits(cidr.address)) break;
+    const last = lastBitsOf(cidr);
+    if (last >= first) first = ((last >> hostBits) + 1n) << hostBits;
   }
-  return address <= lastAddress(base) ? { address, prefix } : undefined;
+  if (first > lastBitsOf(base)) return undefined;
+  return cidrOfBits(first, prefix, base);
 }
 
-function parsePool(pool: AddressPool): Ipv4Cidr {
+function parsePool(pool: AddressPool): IpCidr {
   const refuse: Refuse = (reason, options) =>
     new IpamError({ code: 'ADDRESS_POOL_INVALID', base: pool.base, reason }, options);
-  let base: Ipv4Cidr;
+  let base: IpCidr;
   try {
     base = parseSubnet(pool.base);
   } catch (error) {
@@ -209,14 +230,13 @@ function parsePool(pool: AddressPool): Ipv4Cidr {
     throw isRefusal ? refuse(error.detail.reason, { cause: error }) : error;
   }
   const { subnetPrefix } = pool;
+  const prefixMax = isIpv6Cidr(base) ? POOL_SUBNET_PREFIX_IPV6 : POOL_SUBNET_PREFIX_MAX;
   const isPrefix =
-    Number.isInteger(subnetPrefix) &&
-    subnetPrefix >= base.prefix &&
-    subnetPrefix <= POOL_SUBNET_PREFIX_MAX;
+    Number.isInteger(subnetPrefix) && subnetPrefix >= base.prefix && subnetPrefix <= prefixMax;
   if (!isPrefix) {
     throw refuse(
       `it cannot be cut into /${subnetPrefix} subnets, ` +
-        `expected a prefix length that is not below its own and at most ${POOL_SUBNET_PREFIX_MAX}`,
+        `expected a prefix length that is not below its own and at most ${prefixMax}`,
     );
   }
   return base;

@@ -9,7 +9,20 @@ import {
 } from '../core/address.ts';
 import { IpamError } from './errors.ts';
 import { lowerBound, nextFree } from './next-fit.ts';
-import { isHostAddress, lastAddress, parseOrRefuse, parseSubnet, type Refuse } from './subnet.ts';
+import {
+  createPairing,
+  type Ipv6Config,
+  type Ipv6Pairing,
+  pairedAddress,
+  pairedIpv4,
+} from './pairing.ts';
+import {
+  isHostAddress,
+  lastAddress,
+  parseIpv4Subnet,
+  parseOrRefuse,
+  type Refuse,
+} from './subnet.ts';
 
 /**
  * How many released addresses stay unused while others are free. A peer that missed the release
@@ -44,6 +57,8 @@ export type PoolState = {
   readonly recentlyReleased: readonly Ipv4[];
   /** Sorted by address, each address once. BOUNDED by the size of the subnet. */
   readonly allocations: readonly AddressAllocation[];
+  /** The IPv6 addresses beside those; absent on a network without IPv6. */
+  readonly ipv6?: Ipv6Pairing;
 };
 
 /** One IPAM configuration of a network, as Docker's `--subnet`, `--gateway` and so on give it. */
@@ -55,6 +70,8 @@ export interface PoolConfig {
   readonly ipRange?: string;
   /** Addresses that something else on the network has, by name. */
   readonly auxAddresses?: Readonly<Record<string, string>>;
+  /** Of a dual-stack network. */
+  readonly ipv6?: Ipv6Config;
 }
 
 /** Who asks for an address. */
@@ -63,6 +80,14 @@ export interface AddressRequest {
   readonly kind: HolderKind;
   /** A certain address, which need not be in the IP range; any one of the range by default. */
   readonly address?: string;
+}
+
+/** What an endpoint is given. */
+export interface AddressPair {
+  /** A dotted quad. */
+  readonly address: string;
+  /** On a dual-stack network, in the form of RFC 5952. */
+  readonly address6?: string;
 }
 
 /** How full a pool is. Addresses given by value outside of the IP range count in neither. */
@@ -74,12 +99,13 @@ export interface PoolUsage {
 }
 
 /**
- * Makes the pool of a network, in which only the gateway and the auxiliary addresses are taken.
+ * Makes the pool of a network, in which only the gateway and the auxiliary addresses are taken. An
+ * IPv4 address beside a reserved IPv6 one is taken, too.
  *
  * @throws {IpamError} SUBNET_INVALID, GATEWAY_INVALID, IP_RANGE_INVALID or AUX_ADDRESS_INVALID
  */
 export function createPool(config: PoolConfig): PoolState {
-  const subnet = parseSubnet(config.subnet);
+  const subnet = parseIpv4Subnet(config.subnet);
   const ipRange = config.ipRange === undefined ? subnet : parseIpRange(config.ipRange, subnet);
   const gateway = parseGateway(config.gateway ?? formatIpv4(subnet.address + 1), subnet);
   const taken = new Map<Ipv4, AddressAllocation>([[gateway, [gateway, 'gateway', '']]]);
@@ -91,6 +117,7 @@ export function createPool(config: PoolConfig): PoolState {
     if (holder !== undefined) throw refuse(`${describeHolder(holder)} has it`);
     taken.set(address, [address, 'aux', name]);
   }
+  const ipv6 = config.ipv6 === undefined ? undefined : pairWith(config.ipv6, subnet, taken);
   return {
     subnet: formatCidr(subnet),
     gateway: formatIpv4(gateway),
@@ -98,7 +125,23 @@ export function createPool(config: PoolConfig): PoolState {
     cursor: ipRange.address,
     recentlyReleased: [],
     allocations: [...taken.values()].sort((a, b) => a[0] - b[0]),
+    ...(ipv6 === undefined ? {} : { ipv6 }),
   };
+}
+
+/** Pairs the addresses of `subnet`, and takes those beside which no endpoint may be. */
+function pairWith(
+  config: Ipv6Config,
+  subnet: Ipv4Cidr,
+  taken: Map<Ipv4, AddressAllocation>,
+): Ipv6Pairing {
+  const { pairing, reserved } = createPairing(config, subnet);
+  for (const address6 of reserved) {
+    const address = pairedIpv4(pairing, subnet, address6);
+    if (address === undefined || taken.has(address) || !isHostAddress(subnet, address)) continue;
+    taken.set(address, [address, 'aux', address6]);
+  }
+  return pairing;
 }
 
 /**
@@ -106,13 +149,13 @@ export function createPool(config: PoolConfig): PoolState {
  * the one released first before the others; one that is asked for by value is given whenever it is
  * free.
  *
- * @returns the pool to store, and the address as a dotted quad
+ * @returns the pool to store, the address as a dotted quad, and the IPv6 address beside it
  * @throws {IpamError} POOL_EXHAUSTED, ADDRESS_IN_USE, ADDRESS_OUT_OF_RANGE or ADDRESS_INVALID
  */
 export function allocateAddress(
   pool: PoolState,
   request: AddressRequest,
-): { readonly pool: PoolState; readonly address: string } {
+): { readonly pool: PoolState } & AddressPair {
   const wanted = request.address;
   const address = wanted === undefined ? findAddress(pool) : checkWanted(pool, wanted);
   const allocation: AddressAllocation = [address, request.kind, request.holder];
@@ -123,7 +166,12 @@ export function allocateAddress(
     recentlyReleased: pool.recentlyReleased.filter((released) => released !== address),
     allocations: pool.allocations.toSpliced(index, 0, allocation),
   };
-  return { pool: next, address: formatIpv4(address) };
+  const { ipv6 } = pool;
+  return {
+    pool: next,
+    address: formatIpv4(address),
+    ...(ipv6 && { address6: pairedAddress(ipv6, parseCidr(pool.subnet), address) }),
+  };
 }
 
 /**

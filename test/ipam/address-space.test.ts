@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { test } from 'tap';
 import { cidrsOverlap, parseCidr } from '../../src/core/address.ts';
+import { ipCidrsOverlap, parseIpCidr } from '../../src/core/cidr.ts';
 import type { Json } from '../../src/core/store.ts';
 import {
   type AddressPool,
@@ -100,6 +101,21 @@ for (const [name, networks, options, expected] of [
     },
     ['192.168.0.0/20'],
   ],
+  [
+    'cuts an IPv6 pool into /64, clear of networks and routes of either family',
+    [['v4', '10.0.0.0/24'], ['asked', 'fd12:0:0:1::/64'], 'a', 'b'],
+    {
+      pools: [{ base: 'fd12::/48', subnetPrefix: 64 }],
+      hostRoutes: [
+        route('fd12:0:0:2::5/128'),
+        route('10.1.0.0/16'),
+        route('::/0'),
+        route('2000::/3'),
+        route('8000::/1'),
+      ],
+    },
+    ['10.0.0.0/24', 'fd12:0:0:1::/64', 'fd12::/64', 'fd12:0:0:3::/64'],
+  ],
 ] as const satisfies readonly (readonly [
   string,
   readonly (string | readonly [string, string])[],
@@ -113,12 +129,14 @@ for (const [name, networks, options, expected] of [
 
 test('allocateSubnet() refuses what overlaps, and says whose it is', async (t) => {
   const { space } = subnetsOf(['net1']);
-  const hostRoutes = [route('192.168.0.0/16')];
+  const hostRoutes = [route('192.168.0.0/16'), route('fd00:1::/56')];
   for (const [subnet, expected] of [
     ['10.0.0.0/24', { with: '10.0.0.0/24', holder: 'network net1' }],
     ['10.0.0.0/8', { with: '10.0.0.0/24', holder: 'network net1' }],
     ['10.0.0.64/26', { with: '10.0.0.0/24', holder: 'network net1' }],
     ['192.168.7.0/24', { with: '192.168.0.0/16', holder: 'node alpha (eth0)' }],
+    ['fd00:1::/64', { with: 'fd00:1::/56', holder: 'node alpha (eth0)' }],
+    ['fd00::/16', { with: 'fd00:1::/56', holder: 'node alpha (eth0)' }],
   ] as const) {
     t.same(
       refusal(() => subnetsOf([['net2', subnet]], { hostRoutes }, space)),
@@ -154,6 +172,7 @@ test('allocateSubnet() says so when the pools are used up', async (t) => {
 test('checkAddressPools() refuses pools that cannot be cut as they say', async (t) => {
   checkAddressPools(DEFAULT_ADDRESS_POOLS);
   checkAddressPools([{ base: '10.0.0.0/24', subnetPrefix: 24 }]);
+  checkAddressPools([{ base: 'fd00:1::/64', subnetPrefix: 64 }]);
   for (const [base, subnetPrefix, reason] of [
     ['ten', 24, /a\.b\.c\.d\/n/],
     ['10.1.2.3/8', 24, /did you mean 10\.0\.0\.0\/8/],
@@ -161,6 +180,10 @@ test('checkAddressPools() refuses pools that cannot be cut as they say', async (
     ['10.0.0.0/24', 23, /cannot be cut into \/23/],
     ['10.0.0.0/24', 30, /at most 29/],
     ['10.0.0.0/24', 24.5, /cannot be cut/],
+    ['fd00::/48', 65, /at most 64/],
+    ['fd00::/72', 64, /cannot be cut into \/64/],
+    ['fe80::/10', 64, /link-local/],
+    ['fd00::1/48', 64, /did you mean fd00::\/48/],
   ] as const) {
     t.match(
       refusal(() => checkAddressPools([...DEFAULT_ADDRESS_POOLS, { base, subnetPrefix }])),
@@ -254,6 +277,50 @@ test('any sequence keeps subnets and VNIs apart, and finds a subnet if there is 
         space = allocateVni(given.space, { networkId }).space;
         const vnis = space.vnis.map(([vni]) => vni);
         if (new Set(vnis).size !== vnis.length) throw new Error('A VNI was given twice');
+      }
+    }),
+    { numRuns: 300 },
+  );
+  t.pass('the space and the slow search agree');
+});
+
+test('any sequence of IPv6 networks finds the first block that the slow search finds', async (t) => {
+  const pools = [{ base: 'fd12::/61', subnetPrefix: 64 }];
+  const hostRoutes = [route('fd12:0:0:2::5/128')];
+  const blocks = [0, 1, 2, 3, 4, 5, 6, 7].map((index) =>
+    index === 0 ? 'fd12::/64' : `fd12:0:0:${index}::/64`,
+  );
+  const asked: Readonly<Record<string, string>> = {
+    pair: 'fd12:0:0:6::/63',
+    part: 'fd12:0:0:3:8000::/65',
+  };
+  const steps = fc.array(
+    fc.record({ network: fc.nat(9), wish: fc.constantFrom('first', 'pair', 'part', 'release') }),
+    { maxLength: 40 },
+  );
+  fc.assert(
+    fc.property(steps, (sequence) => {
+      let space = EMPTY_ADDRESS_SPACE;
+      for (const { network, wish } of sequence) {
+        space = JSON.parse(JSON.stringify(space satisfies Json)) as AddressSpaceState;
+        const networkId = `n${network}`;
+        if (wish === 'release') {
+          space = releaseSubnet(space, networkId);
+          continue;
+        }
+        const taken = [...space.subnets.map(([subnet]) => subnet), 'fd12:0:0:2::5/128'];
+        const isFree = (block: string): boolean =>
+          taken.every((other) => !ipCidrsOverlap(parseIpCidr(other), parseIpCidr(block)));
+        const subnet = asked[wish];
+        const expected = subnet ?? blocks.find(isFree);
+        const request = { networkId, ...(subnet && { subnet }), pools, hostRoutes };
+        if (expected === undefined || !isFree(expected)) {
+          refusal(() => allocateSubnet(space, request));
+          continue;
+        }
+        const given = allocateSubnet(space, request);
+        if (given.subnet !== expected) throw new Error(`Gave ${given.subnet}, not ${expected}`);
+        space = given.space;
       }
     }),
     { numRuns: 300 },
