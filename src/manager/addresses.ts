@@ -5,11 +5,13 @@ import {
   allocateVni,
   EMPTY_ADDRESS_SPACE,
   type HostRoute,
+  POOL_SUBNET_PREFIX_IPV6,
   releaseSubnet,
   releaseVni,
 } from '../ipam/address-space.ts';
 import type { IpamError } from '../ipam/errors.ts';
 import {
+  type AddressPair,
   allocateAddress,
   createPool,
   type HolderKind,
@@ -20,62 +22,99 @@ import {
 } from '../ipam/pool.ts';
 import type { StateView } from './cluster-state.ts';
 import { ADDRESS_SPACE_KEY, poolKey } from './keys.ts';
-import { type NetworkCreate, VNI_OPTION } from './network-spec.ts';
-import type { ClusterRecord, TaskRecord, VirtualIp } from './records.ts';
+import type { IpamConfig } from './network-spec.ts';
+import type { ClusterRecord, NetworkAddress, TaskRecord } from './records.ts';
 import type { Draft } from './state-writer.ts';
 
 /** What a new network has been given. */
 export interface NetworkRange {
   readonly subnet: string;
   readonly gateway: string;
+  readonly subnet6?: string;
+  readonly gateway6?: string;
   readonly vni: number;
+}
+
+/** The default address pools of a cluster, by family. */
+export interface ClusterPools {
+  readonly ipv4: readonly AddressPool[];
+  readonly ipv6: readonly AddressPool[];
+}
+
+/** What a new network asks for. */
+export interface NetworkClaim {
+  readonly ipv4: IpamConfig;
+  /** Of a dual-stack network; empty if any subnet will do. */
+  readonly ipv6: IpamConfig | undefined;
+  /** A certain VNI, in decimal. */
+  readonly vni: string | undefined;
+  readonly pools: ClusterPools;
+  readonly hostRoutes: readonly HostRoute[];
 }
 
 /** The cluster's default address pools. */
 export function addressPoolsOf(
-  cluster: Pick<ClusterRecord, 'addressPools' | 'subnetPrefix'>,
-): readonly AddressPool[] {
-  const { addressPools, subnetPrefix } = cluster;
-  return addressPools.map((base) => ({ base, subnetPrefix }));
+  cluster: Pick<ClusterRecord, 'addressPools' | 'addressPools6' | 'subnetPrefix'>,
+): ClusterPools {
+  const { addressPools, addressPools6 = [], subnetPrefix } = cluster;
+  return {
+    ipv4: addressPools.map((base) => ({ base, subnetPrefix })),
+    ipv6: addressPools6.map((base) => ({ base, subnetPrefix: POOL_SUBNET_PREFIX_IPV6 })),
+  };
 }
 
 /**
- * Gives a network its subnet, gateway, VNI and pool of addresses.
+ * Gives a network its subnets, gateways, VNI and pool of addresses.
  *
  * @throws {IpamError} if the request cannot be met
  */
-export function claimNetwork(
-  draft: Draft,
-  networkId: string,
-  request: {
-    readonly spec: Pick<NetworkCreate, 'IPAM' | 'Options'>;
-    readonly pools: readonly AddressPool[];
-    readonly hostRoutes: readonly HostRoute[];
-  },
-): NetworkRange {
-  const { spec, pools, hostRoutes } = request;
-  const config = spec.IPAM?.Config?.[0] ?? {};
-  const vniText = spec.Options?.[VNI_OPTION];
+export function claimNetwork(draft: Draft, networkId: string, claim: NetworkClaim): NetworkRange {
   const before = draft.get(ADDRESS_SPACE_KEY) ?? EMPTY_ADDRESS_SPACE;
+  const { hostRoutes, pools } = claim;
   const withSubnet = allocateSubnet(before, {
     networkId,
-    ...(config.Subnet ? { subnet: config.Subnet } : {}),
-    pools,
+    ...wantedSubnet(claim.ipv4),
+    pools: pools.ipv4,
     hostRoutes,
   });
-  const { space, vni } = allocateVni(withSubnet.space, {
+  const withSubnet6 =
+    claim.ipv6 &&
+    allocateSubnet(withSubnet.space, {
+      networkId,
+      ...wantedSubnet(claim.ipv6),
+      pools: pools.ipv6,
+      hostRoutes,
+    });
+  const { space, vni } = allocateVni((withSubnet6 ?? withSubnet).space, {
     networkId,
-    ...(vniText === undefined ? {} : { vni: Number(vniText) }),
+    ...(claim.vni === undefined ? {} : { vni: Number(claim.vni) }),
   });
   const pool = createPool({
     subnet: withSubnet.subnet,
-    ...(config.Gateway ? { gateway: config.Gateway } : {}),
-    ...(config.IPRange ? { ipRange: config.IPRange } : {}),
-    auxAddresses: config.AuxiliaryAddresses ?? {},
+    ...rangeOf(claim.ipv4),
+    ...(withSubnet6 && { ipv6: { subnet: withSubnet6.subnet, ...rangeOf(claim.ipv6) } }),
   });
   draft.put(ADDRESS_SPACE_KEY, space);
   draft.put(poolKey(networkId), pool);
-  return { subnet: pool.subnet, gateway: pool.gateway, vni };
+  const { subnet, gateway, ipv6 } = pool;
+  return { subnet, gateway, ...(ipv6 && { subnet6: ipv6.subnet, gateway6: ipv6.gateway }), vni };
+}
+
+function wantedSubnet({ Subnet }: IpamConfig): { readonly subnet?: string } {
+  return Subnet ? { subnet: Subnet } : {};
+}
+
+/** What is set apart in a subnet, in the words of IPAM. */
+function rangeOf(config: IpamConfig = {}): {
+  readonly gateway?: string;
+  readonly ipRange?: string;
+  readonly auxAddresses: Readonly<Record<string, string>>;
+} {
+  return {
+    ...(config.Gateway ? { gateway: config.Gateway } : {}),
+    ...(config.IPRange ? { ipRange: config.IPRange } : {}),
+    auxAddresses: config.AuxiliaryAddresses ?? {},
+  };
 }
 
 /** Takes back all that {@link claimNetwork} gave. */
@@ -88,19 +127,18 @@ export function releaseNetwork(draft: Draft, networkId: string): void {
 }
 
 /**
- * Gives `holder` an address on a network.
+ * Gives `holder` an address on a network, one of each family on a dual-stack network.
  *
- * @returns a dotted quad
  * @throws {IpamError} POOL_EXHAUSTED
  */
 export function claimAddress(
   draft: Draft,
   networkId: string,
   request: { readonly holder: string; readonly kind: HolderKind },
-): string {
-  const { pool, address } = allocateAddress(poolOf(draft, networkId), request);
+): AddressPair {
+  const { pool, ...addresses } = allocateAddress(poolOf(draft, networkId), request);
   draft.put(poolKey(networkId), pool);
-  return address;
+  return addresses;
 }
 
 /** Takes back all addresses of `holder` on a network; nothing happens if there are none. */
@@ -116,13 +154,13 @@ export function releaseAddresses(draft: Draft, networkId: string, holder: string
  *
  * @throws {IpamError} POOL_EXHAUSTED; the draft is unchanged then
  */
-export function claimTaskAddresses(draft: Draft, task: TaskRecord): VirtualIp[] {
+export function claimTaskAddresses(draft: Draft, task: TaskRecord): NetworkAddress[] {
   const claims = task.networkIds.map((networkId) => {
     const request = { holder: task.id, kind: 'task' } as const;
     return { networkId, ...allocateAddress(poolOf(draft, networkId), request) };
   });
   for (const { networkId, pool } of claims) draft.put(poolKey(networkId), pool);
-  return claims.map(({ networkId, address }) => ({ networkId, address }));
+  return claims.map(({ pool: _, ...addresses }) => addresses);
 }
 
 /** Takes back a task's addresses, if it holds any. */

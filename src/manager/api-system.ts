@@ -1,4 +1,5 @@
 import type { Hono } from 'hono';
+import { formatHostPort } from '../core/ip.ts';
 import type { ApiContext } from './api-context.ts';
 import { clusterOf } from './cluster.ts';
 import { type DockerObject, timestamp } from './docker-objects.ts';
@@ -58,7 +59,7 @@ function clusterObject({ state }: ApiContext): DockerObject {
       EncryptionConfig: { AutoLockManagers: false },
     },
     RootRotationInProgress: false,
-    DefaultAddrPool: cluster.addressPools,
+    DefaultAddrPool: [...cluster.addressPools, ...(cluster.addressPools6 ?? [])],
     SubnetSize: cluster.subnetPrefix,
     DataPathPort: cluster.dataPathPort,
   };
@@ -92,7 +93,7 @@ function infoObject(context: ApiContext): DockerObject {
       Error: '',
       RemoteManagers: managers.map((manager) => ({
         NodeID: manager.id,
-        Addr: `${manager.advertiseAddress}:${local.managerPort}`,
+        Addr: formatHostPort(manager.advertiseAddress, local.managerPort),
       })),
       Nodes: nodes.length,
       Managers: managers.length,

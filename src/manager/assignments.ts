@@ -1,3 +1,4 @@
+import { formatHostPort } from '../core/ip.ts';
 import type { StateView } from './cluster-state.ts';
 import { millisecondsOf } from './common-spec.ts';
 import { taskName } from './lookup.ts';
@@ -54,7 +55,9 @@ export class AssignmentBuilder {
         memoise(this.#networks, record, networkAssignment),
       ),
       services: mapOf(this.#view.all('services'), (record) =>
-        memoise(this.#services, record, (service) => serviceAssignment(service, ingress)),
+        memoise(this.#services, record, (service) =>
+          serviceAssignment(this.#view, service, ingress),
+        ),
       ),
       tasks: mapOf([...this.#view.tasksOfNode(node.id)].filter(wasHandedOut), (record) =>
         memoise(this.#tasks, record, taskAssignment),
@@ -82,20 +85,25 @@ function memoise<R extends object, A>(known: WeakMap<R, A>, record: R, make: (re
 }
 
 function networkAssignment(network: NetworkRecord): NetworkAssignment {
-  const { id, name, vni, subnet, gateway, ingress } = network;
-  return { id, name, vni, subnet, gateway, ingress };
+  const { id, name, vni, subnet, gateway, subnet6, gateway6, ingress } = network;
+  const ipv6 = subnet6 === undefined || gateway6 === undefined ? {} : { subnet6, gateway6 };
+  return { id, name, vni, subnet, gateway, ...ipv6, ingress };
 }
 
 function serviceAssignment(
+  view: StateView,
   service: ServiceRecord,
   ingressId: string | undefined,
 ): ServiceAssignment {
-  const ingressVip = service.vips.find((vip) => vip.networkId === ingressId)?.address;
+  const ingressVip = service.vips.find((vip) => vip.networkId === ingressId);
+  const servesIpv6 = view.find('networks', service.networkIds[0] ?? '')?.subnet6 !== undefined;
+  const ingressVip6 = servesIpv6 ? ingressVip?.address6 : undefined;
   return {
     id: service.id,
     name: service.spec.Name ?? '',
     vips: service.vips.filter((vip) => vip.networkId !== ingressId),
-    ...(ingressVip === undefined ? {} : { ingressVip }),
+    ...(ingressVip === undefined ? {} : { ingressVip: ingressVip.address }),
+    ...(ingressVip6 === undefined ? {} : { ingressVip6 }),
     ports: service.ports.filter(isIngressPort).map((port) => ({
       protocol: port.Protocol,
       targetPort: port.TargetPort,
@@ -136,7 +144,7 @@ function gossipSeedsFor(view: StateView, node: NodeRecord): string[] {
     .filter((other) => other.id !== node.id && other.state !== 'down')
     .sort((a, b) => rank(a) - rank(b) || (a.id < b.id ? -1 : 1))
     .slice(0, GOSSIP_SEEDS_MAX)
-    .map((other) => `${other.advertiseAddress}:${other.gossipPort}`);
+    .map((other) => formatHostPort(other.advertiseAddress, other.gossipPort));
 }
 
 /** The message form of `assignments`. */
@@ -149,6 +157,7 @@ export function completeSet(
     clusterId,
     nodeId: node.id,
     ingressAddress: node.ingressAddress,
+    ...(node.ingressAddress6 === undefined ? {} : { ingressAddress6: node.ingressAddress6 }),
     networks: [...assignments.networks.values()],
     services: [...assignments.services.values()],
     tasks: [...assignments.tasks.values()],

@@ -1,9 +1,16 @@
-import { formatMac, macOfIpv4, parseCidr, parseIpv4 } from '../core/address.ts';
+import { formatMac, macOfIpv4, parseIpv4 } from '../core/address.ts';
+import { formatHostPort } from '../core/ip.ts';
 import type { ClusterState } from './cluster-state.ts';
 import { recordKey, type TableName } from './keys.ts';
 import { taskName } from './lookup.ts';
-import { VNI_OPTION } from './network-spec.ts';
-import type { NetworkRecord, NodeRecord, ServiceRecord, TaskRecord } from './records.ts';
+import { type IpamConfig, ipamConfigsOf, VNI_OPTION } from './network-spec.ts';
+import type {
+  NetworkAddress,
+  NetworkRecord,
+  NodeRecord,
+  ServiceRecord,
+  TaskRecord,
+} from './records.ts';
 import { isGlobal, replicasOf } from './service-spec.ts';
 import { isLive } from './task-states.ts';
 
@@ -65,7 +72,7 @@ export function nodeObject(
           ManagerStatus: {
             Leader: true, // One manager for now: it leads.
             Reachability: node.state === 'down' ? 'unreachable' : 'reachable',
-            Addr: `${node.advertiseAddress}:${managerPort}`,
+            Addr: formatHostPort(node.advertiseAddress, managerPort),
           },
         }
       : {}),
@@ -82,18 +89,23 @@ function messageOf(node: NodeRecord): string {
 }
 
 function ipamOf(network: NetworkRecord): DockerObject {
-  const config = network.spec.IPAM?.Config?.[0];
+  const { subnet, gateway, subnet6, gateway6, spec } = network;
+  const { ipv4, ipv6 } = ipamConfigsOf(spec);
+  const Config = [ipamConfig(subnet, gateway, ipv4)];
+  if (subnet6 !== undefined) Config.push(ipamConfig(subnet6, gateway6, ipv6));
+  return { Driver: 'default', Options: null, Config };
+}
+
+function ipamConfig(
+  Subnet: string,
+  Gateway: string | undefined,
+  asked: IpamConfig = {},
+): DockerObject {
   return {
-    Driver: 'default',
-    Options: null,
-    Config: [
-      {
-        Subnet: network.subnet,
-        ...(config?.IPRange ? { IPRange: config.IPRange } : {}),
-        Gateway: network.gateway,
-        ...(config?.AuxiliaryAddresses ? { AuxiliaryAddresses: config.AuxiliaryAddresses } : {}),
-      },
-    ],
+    Subnet,
+    ...(asked.IPRange ? { IPRange: asked.IPRange } : {}),
+    Gateway,
+    ...(asked.AuxiliaryAddresses ? { AuxiliaryAddresses: asked.AuxiliaryAddresses } : {}),
   };
 }
 
@@ -106,7 +118,7 @@ export function networkSummary(network: NetworkRecord): DockerObject {
     Scope: 'swarm',
     Driver: 'overlay',
     EnableIPv4: true,
-    EnableIPv6: false,
+    EnableIPv6: network.subnet6 !== undefined,
     IPAM: ipamOf(network),
     Internal: network.spec.Internal ?? false,
     Attachable: network.spec.Attachable ?? false,
@@ -120,17 +132,17 @@ export function networkSummary(network: NetworkRecord): DockerObject {
 
 /** Docker's `NetworkInspect`; `Containers` are the tasks on it, of all nodes. */
 export function networkObject(state: ClusterState, network: NetworkRecord): DockerObject {
-  const { prefix } = parseCidr(network.subnet);
   const Containers: Record<string, DockerObject> = {};
   for (const task of state.all('tasks')) {
     const attachment = task.attachments.find(({ networkId }) => networkId === network.id);
     if (!task.holdsAddresses || task.nodeId === undefined || attachment === undefined) continue;
+    const [IPv4Address, IPv6Address = ''] = withPrefixes(network, attachment);
     Containers[task.id] = {
       Name: taskName(task),
       EndpointID: task.id,
       MacAddress: formatMac(macOfIpv4(parseIpv4(attachment.address))),
-      IPv4Address: `${attachment.address}/${prefix}`,
-      IPv6Address: '',
+      IPv4Address,
+      IPv6Address,
     };
   }
   const ready = [...state.all('nodes')].filter((node) => node.state === 'ready');
@@ -138,10 +150,16 @@ export function networkObject(state: ClusterState, network: NetworkRecord): Dock
   return { ...networkSummary(network), Containers, Peers };
 }
 
-/** `address` with the prefix length of the network that it is on. */
-function withPrefix(state: ClusterState, networkId: string, address: string): string {
-  const network = state.find('networks', networkId);
-  return network === undefined ? address : `${address}/${parseCidr(network.subnet).prefix}`;
+/** The addresses on `network`, IPv4 first, with its prefix lengths; without if it is gone. */
+function withPrefixes(
+  network: NetworkRecord | undefined,
+  { address, address6 }: NetworkAddress,
+): string[] {
+  const withPrefix = (text: string, subnet: string | undefined): string =>
+    subnet === undefined ? text : text + subnet.slice(subnet.indexOf('/'));
+  const addresses = [withPrefix(address, network?.subnet)];
+  if (address6 !== undefined) addresses.push(withPrefix(address6, network?.subnet6));
+  return addresses;
 }
 
 /** Docker's `Service`. @param withStatus - Whether to count its tasks, as lists do when asked. */
@@ -158,10 +176,12 @@ export function serviceObject(
     Endpoint: {
       Spec: { Mode: isVip ? 'vip' : 'dnsrr', Ports: spec.EndpointSpec?.Ports ?? [] },
       Ports: service.ports,
-      VirtualIPs: service.vips.map(({ networkId, address }) => ({
-        NetworkID: networkId,
-        Addr: withPrefix(state, networkId, address),
-      })),
+      VirtualIPs: service.vips.flatMap((vip) =>
+        withPrefixes(state.find('networks', vip.networkId), vip).map((Addr) => ({
+          NetworkID: vip.networkId,
+          Addr,
+        })),
+      ),
     },
     ...(withStatus ? { ServiceStatus: serviceStatus(state, service) } : {}),
   };
@@ -189,9 +209,9 @@ export function taskObject(state: ClusterState, task: TaskRecord): DockerObject 
     ...(task.nodeId === undefined ? {} : { NodeID: task.nodeId }),
     Status: taskStatus(task),
     DesiredState: task.desiredState,
-    NetworksAttachments: task.attachments.map(({ networkId, address }) => ({
-      Network: attachedNetwork(state, networkId),
-      Addresses: [withPrefix(state, networkId, address)],
+    NetworksAttachments: task.attachments.map((attachment) => ({
+      Network: attachedNetwork(state, attachment.networkId),
+      Addresses: withPrefixes(state.find('networks', attachment.networkId), attachment),
     })),
   };
 }
@@ -221,7 +241,11 @@ function taskStatus(task: TaskRecord): DockerObject {
 function attachedNetwork(state: ClusterState, networkId: string): DockerObject {
   const network = state.find('networks', networkId);
   if (network === undefined) return { ID: networkId };
-  const Configs = [{ Subnet: network.subnet, Gateway: network.gateway }];
+  const { subnet, gateway, subnet6, gateway6 } = network;
+  const Configs = [{ Subnet: subnet, Gateway: gateway }];
+  if (subnet6 !== undefined && gateway6 !== undefined) {
+    Configs.push({ Subnet: subnet6, Gateway: gateway6 });
+  }
   return {
     ...objectHeader(state, 'networks', network),
     Spec: { Name: network.name, Labels: network.spec.Labels ?? {}, Ingress: network.ingress },

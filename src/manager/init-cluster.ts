@@ -2,6 +2,7 @@ import type { Clock, Random } from '../core/capabilities.ts';
 import type { Store } from '../core/store.ts';
 import { checkAddressPools, DEFAULT_ADDRESS_POOLS, type HostRoute } from '../ipam/address-space.ts';
 import { IpamError } from '../ipam/errors.ts';
+import { GLOBAL_ID_BYTES, uniqueLocalPrefix } from '../ipam/unique-local.ts';
 import { addressPoolsOf } from './addresses.ts';
 import { ClusterState } from './cluster-state.ts';
 import { invalid, preconditionFailed } from './errors.ts';
@@ -24,9 +25,12 @@ const INGRESS_NAME = 'ingress';
 export interface InitClusterOptions {
   readonly clock: Clock;
   readonly random: Random;
-  /** `a.b.c.d/n`; 10.0.0.0/8 by default. */
+  /**
+   * Subnets of either family. Without an IPv4 one it is 10.0.0.0/8, without an IPv6 one a /48 of
+   * unique local addresses made by chance (RFC 4193).
+   */
   readonly addressPools?: readonly string[];
-  /** Prefix length of the subnets that they are cut into; 24 by default. */
+  /** Prefix length of the subnets that IPv4 ones are cut into; 24 by default. IPv6 ones are /64. */
   readonly subnetPrefix?: number;
   /** UDP port of VXLAN on every node; 4789 by default. */
   readonly dataPathPort?: number;
@@ -57,7 +61,8 @@ export async function initCluster(
       draft.put(CLUSTER_KEY, cluster);
       const hostRoutes = options.hostRoutes ?? [];
       const context = { random: options.random, nowMs, hostRoutes };
-      createNetwork(draft, { Name: INGRESS_NAME, Driver: 'overlay' }, context, true);
+      const ingress = { Name: INGRESS_NAME, Driver: 'overlay', EnableIPv6: true } as const;
+      createNetwork(draft, ingress, context, true);
       return cluster;
     });
   } finally {
@@ -66,20 +71,23 @@ export async function initCluster(
 }
 
 function newCluster(options: InitClusterOptions, nowMs: number): ClusterRecord {
+  const { addressPools = [], random } = options;
+  const pools = addressPools.filter((pool) => !pool.includes(':'));
+  const pools6 = addressPools.filter((pool) => pool.includes(':'));
   const cluster: ClusterRecord = {
-    id: newId(options.random),
+    id: newId(random),
     createdAtMs: nowMs,
     updatedAtMs: nowMs,
-    tokenSecrets: newTokenSecrets(options.random),
-    addressPools: options.addressPools?.length
-      ? options.addressPools
-      : DEFAULT_ADDRESS_POOLS.map((pool) => pool.base),
+    tokenSecrets: newTokenSecrets(random),
+    addressPools: pools.length > 0 ? pools : DEFAULT_ADDRESS_POOLS.map((pool) => pool.base),
+    addressPools6: pools6.length > 0 ? pools6 : [uniqueLocalPrefix(random.bytes(GLOBAL_ID_BYTES))],
     subnetPrefix: options.subnetPrefix ?? SUBNET_PREFIX,
     dataPathPort: options.dataPathPort ?? DATA_PATH_PORT,
     taskHistoryLimit: TASK_HISTORY_LIMIT,
   };
   try {
-    checkAddressPools(addressPoolsOf(cluster));
+    const { ipv4, ipv6 } = addressPoolsOf(cluster);
+    checkAddressPools([...ipv4, ...ipv6]);
   } catch (error) {
     if (!(error instanceof IpamError)) throw error;
     throw invalid(error.message, 'DefaultAddrPool', error);

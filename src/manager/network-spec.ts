@@ -11,6 +11,8 @@ export interface NetworkCreate {
   readonly Scope?: 'swarm' | '';
   readonly CheckDuplicate?: boolean;
   readonly EnableIPv4?: true;
+  /** A dual-stack network: its endpoints have an address of each family. */
+  readonly EnableIPv6?: boolean;
   readonly Internal?: boolean;
   readonly Attachable?: boolean;
   readonly IPAM?: { readonly Driver?: 'default' | ''; readonly Config?: readonly IpamConfig[] };
@@ -26,13 +28,42 @@ export interface IpamConfig {
   readonly AuxiliaryAddresses?: Readonly<Record<string, string>>;
 }
 
+/**
+ * The configurations of a network's two families. One without a subnet is of IPv4.
+ *
+ * @throws {RangeError} naming the configuration that is one too many, or of no use
+ */
+export function ipamConfigsOf(spec: Pick<NetworkCreate, 'EnableIPv6' | 'IPAM'>): {
+  readonly ipv4: IpamConfig;
+  readonly ipv6: IpamConfig | undefined;
+} {
+  let ipv4: IpamConfig | undefined;
+  let ipv6: IpamConfig | undefined;
+  for (const [index, config] of (spec.IPAM?.Config ?? []).entries()) {
+    const isIpv6 = config.Subnet?.includes(':') === true;
+    const refuse = (reason: string) => new RangeError(`Invalid IPAM.Config[${index}]: ${reason}`);
+    if (!config.Subnet && (config.Gateway || config.IPRange)) {
+      throw refuse('a gateway or an IP range needs a subnet');
+    }
+    if (isIpv6 && spec.EnableIPv6 !== true) {
+      throw refuse(`${config.Subnet} is an IPv6 subnet, expected EnableIPv6 (--ipv6) with it`);
+    }
+    if ((isIpv6 ? ipv6 : ipv4) !== undefined) {
+      throw refuse(`expected one ${isIpv6 ? 'IPv6' : 'IPv4'} subnet at most`);
+    }
+    if (isIpv6) ipv6 = config;
+    else ipv4 = config;
+  }
+  return { ipv4: ipv4 ?? {}, ipv6: spec.EnableIPv6 === true ? (ipv6 ?? {}) : undefined };
+}
+
 const addressSchema = cStringSchema.exactOptional();
 
 const ipamConfigSchema = z.strictObject({
   Subnet: addressSchema,
   Gateway: addressSchema,
   IPRange: addressSchema,
-  AuxiliaryAddresses: z.record(z.string(), z.string('expected an IPv4 address')).exactOptional(),
+  AuxiliaryAddresses: z.record(z.string(), z.string('expected an IP address')).exactOptional(),
 });
 
 /** Reads a {@link NetworkCreate}. */
@@ -43,12 +74,16 @@ export const networkCreateSchema: z.ZodType<NetworkCreate> = z.strictObject(
     Scope: z.enum(['swarm', ''], 'expected "swarm"').exactOptional(),
     CheckDuplicate: flagSchema.exactOptional(), // Names are always unique; Docker ignores it too.
     EnableIPv4: z.literal(true, 'expected true: an overlay always carries IPv4').exactOptional(),
+    EnableIPv6: flagSchema.exactOptional(),
     Internal: flagSchema.exactOptional(),
     Attachable: flagSchema.exactOptional(),
     IPAM: z
       .strictObject({
         Driver: z.enum(['default', ''], 'expected "default"').exactOptional(),
-        Config: z.array(ipamConfigSchema).max(1, 'expected one subnet at most').exactOptional(),
+        Config: z
+          .array(ipamConfigSchema)
+          .max(2, 'expected one subnet of each family at most')
+          .exactOptional(),
       })
       .exactOptional(),
     Options: z

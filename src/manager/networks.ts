@@ -7,7 +7,7 @@ import type { StateView } from './cluster-state.ts';
 import { invalid, ManagerError, preconditionFailed } from './errors.ts';
 import { newId } from './ids.ts';
 import { nameKey } from './keys.ts';
-import type { NetworkCreate } from './network-spec.ts';
+import { ipamConfigsOf, type NetworkCreate, VNI_OPTION } from './network-spec.ts';
 import type { NetworkRecord } from './records.ts';
 import type { Draft } from './state-writer.ts';
 import { isFinished } from './task-states.ts';
@@ -25,7 +25,7 @@ export interface NetworkContext {
 }
 
 /**
- * Creates a network with its subnet, gateway and VNI.
+ * Creates a network with its subnets, gateways and VNI.
  *
  * @throws {ManagerError} NAME_CONFLICT, FORBIDDEN for a name of Docker's own, or INVALID if the subnet,
  *   an address or the VNI cannot be given
@@ -50,14 +50,13 @@ export function createNetwork(
     );
   }
   const id = newId(context.random);
-  const pools = addressPoolsOf(clusterOf(draft));
   const record: NetworkRecord = {
     id,
     createdAtMs: context.nowMs,
     updatedAtMs: context.nowMs,
     name,
     spec,
-    ...claimOrRefuse(draft, id, { spec, pools, hostRoutes: context.hostRoutes }),
+    ...claimOrRefuse(draft, id, spec, context.hostRoutes),
     ingress,
   };
   draft.put(nameKey('networks', name), id);
@@ -68,17 +67,32 @@ export function createNetwork(
 function claimOrRefuse(
   draft: Draft,
   id: string,
-  request: Parameters<typeof claimNetwork>[2],
+  spec: NetworkCreate,
+  hostRoutes: readonly HostRoute[],
 ): ReturnType<typeof claimNetwork> {
-  const config = request.spec.IPAM?.Config?.[0] ?? {};
-  if (!config.Subnet && (config.Gateway || config.IPRange)) {
-    throw invalid('Invalid IPAM.Config[0]: a gateway or an IP range needs a subnet', 'IPAM.Config');
+  const pools = addressPoolsOf(clusterOf(draft));
+  const { ipv4, ipv6 } = configsOrRefuse(spec);
+  if (ipv6 !== undefined && !ipv6.Subnet && pools.ipv6.length === 0) {
+    throw invalid(
+      'Invalid IPAM.Config: this cluster has no IPv6 address pool, expected an IPv6 subnet',
+      'IPAM.Config',
+    );
   }
   try {
-    return claimNetwork(draft, id, request);
+    const vni = spec.Options?.[VNI_OPTION];
+    return claimNetwork(draft, id, { ipv4, ipv6, vni, pools, hostRoutes });
   } catch (error) {
     if (!(error instanceof IpamError)) throw error;
     throw invalid(describeIpamError(draft, error), undefined, error);
+  }
+}
+
+function configsOrRefuse(spec: NetworkCreate): ReturnType<typeof ipamConfigsOf> {
+  try {
+    return ipamConfigsOf(spec);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw invalid(error.message, 'IPAM.Config', error);
   }
 }
 

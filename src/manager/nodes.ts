@@ -1,6 +1,8 @@
-import { parseIpv4 } from '../core/address.ts';
 import type { Random } from '../core/capabilities.ts';
+import { isSameFamily } from '../core/cidr.ts';
+import { formatIp, type Ip, isIpv6, parseIp } from '../core/ip.ts';
 import { IpamError } from '../ipam/errors.ts';
+import type { AddressPair } from '../ipam/pool.ts';
 import { claimAddress, releaseAddresses } from './addresses.ts';
 import { invalid, preconditionFailed } from './errors.ts';
 import { newId, newSecret, toHex } from './ids.ts';
@@ -44,18 +46,20 @@ export function hashSecret(secret: string, sha256: Sha256): string {
  *
  * @returns the node, and its secret, which is not stored
  * @throws {ManagerError} INVALID if it cannot be reached at its address, or the ingress network is
- *   full; PRECONDITION if it is to be a second manager
+ *   full; PRECONDITION if it is to be a second manager, or its address is of another family than
+ *   those of the other nodes
  */
 export function admitNode(
   draft: Draft,
   request: JoinRequest,
   context: JoinContext,
 ): { readonly node: NodeRecord; readonly secret: string } {
-  checkAdvertiseAddress(request.advertiseAddress);
+  requireFamily(draft, parseAdvertiseAddress(request.advertiseAddress));
   if (context.role === 'manager') requireNoManager(draft);
   const { random, nowMs } = context;
   const id = newId(random);
   const secret = newSecret(random);
+  const { address, address6 } = claimIngressAddress(draft, id);
   const node: NodeRecord = {
     id,
     createdAtMs: nowMs,
@@ -67,7 +71,8 @@ export function admitNode(
     advertiseAddress: request.advertiseAddress,
     dataPathPort: context.cluster.dataPathPort,
     gossipPort: request.gossipPort,
-    ingressAddress: claimIngressAddress(draft, id),
+    ingressAddress: address,
+    ...(address6 === undefined ? {} : { ingressAddress6: address6 }),
     state: 'unknown',
     message: '',
     stateSinceMs: nowMs,
@@ -88,9 +93,23 @@ function requireNoManager(draft: Draft): void {
   }
 }
 
-function checkAdvertiseAddress(text: string): void {
+/** Nodes reach each other by gossip and VXLAN: addresses of two families would not. */
+function requireFamily(draft: Draft, address: Ip): void {
+  for (const { advertiseAddress, description } of draft.all('nodes')) {
+    if (isSameFamily(parseIp(advertiseAddress), address)) continue;
+    throw preconditionFailed(
+      `Cannot join: this node advertises ${describeAddress(address)}, and node ${description.hostname} of the cluster ${describeAddress(parseIp(advertiseAddress))}, expected addresses of one family: use --advertise-addr`,
+    );
+  }
+}
+
+function describeAddress(address: Ip): string {
+  return isIpv6(address) ? `the IPv6 address ${address}` : `the IPv4 address ${formatIp(address)}`;
+}
+
+function parseAdvertiseAddress(text: string): Ip {
   try {
-    parseIpv4(text);
+    return parseIp(text);
   } catch (error) {
     throw invalid(
       `Invalid advertiseAddress: ${(error as Error).message}`,
@@ -100,7 +119,7 @@ function checkAdvertiseAddress(text: string): void {
   }
 }
 
-function claimIngressAddress(draft: Draft, nodeId: string): string {
+function claimIngressAddress(draft: Draft, nodeId: string): AddressPair {
   try {
     return claimAddress(draft, ingressNetworkOf(draft).id, { holder: nodeId, kind: 'node' });
   } catch (error) {

@@ -15,7 +15,9 @@ export interface ClusterRecord extends ObjectRecord {
   readonly tokenSecrets: { readonly worker: string; readonly manager: string };
   /** `a.b.c.d/n`, from which networks without a subnet of their own get one. */
   readonly addressPools: readonly string[];
-  /** Prefix length of those subnets. */
+  /** The same for IPv6; absent in a cluster that an agent without IPv6 created. */
+  readonly addressPools6?: readonly string[];
+  /** Prefix length of the IPv4 subnets. */
   readonly subnetPrefix: number;
   readonly dataPathPort: number;
   /** Finished tasks kept in each slot (Swarm's task history limit). */
@@ -40,6 +42,8 @@ export interface NodeRecord extends ObjectRecord {
   readonly gossipPort: number;
   /** Its own address on the ingress network. */
   readonly ingressAddress: string;
+  /** Absent if that network has no IPv6. */
+  readonly ingressAddress6?: string;
   readonly state: NodeState;
   /** Why it is in `state`; may be empty. */
   readonly message: string;
@@ -65,14 +69,19 @@ export interface NetworkRecord extends ObjectRecord {
   /** `a.b.c.d/n`. */
   readonly subnet: string;
   readonly gateway: string;
+  /** Both are present on a dual-stack network. */
+  readonly subnet6?: string;
+  readonly gateway6?: string;
   readonly vni: number;
   readonly ingress: boolean;
 }
 
-/** A service's address on one network. */
-export interface VirtualIp {
+/** What a service or a task is reached by on one network. */
+export interface NetworkAddress {
   readonly networkId: string;
   readonly address: string;
+  /** On a dual-stack network. */
+  readonly address6?: string;
 }
 
 /** A wish for tasks. */
@@ -83,7 +92,7 @@ export interface ServiceRecord extends ObjectRecord {
   readonly taskVersion: number;
   /** `spec`'s ports, with every published port known. */
   readonly ports: readonly PortConfig[];
-  readonly vips: readonly VirtualIp[];
+  readonly vips: readonly NetworkAddress[];
   /** The networks its tasks attach to, the one of `eth0` first. */
   readonly networkIds: readonly string[];
 }
@@ -119,7 +128,7 @@ export interface TaskRecord extends ObjectRecord {
   readonly hostPorts: readonly PortConfig[];
   readonly networkIds: readonly string[];
   /** In the order of `networkIds`; empty until allocated, and kept for the record when released. */
-  readonly attachments: readonly { readonly networkId: string; readonly address: string }[];
+  readonly attachments: readonly NetworkAddress[];
   /** Whether `attachments` are its own: false before allocation and once it is finished. */
   readonly holdsAddresses: boolean;
   /** A `ready` task becomes `running` no earlier than this. */

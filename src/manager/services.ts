@@ -1,5 +1,6 @@
 import type { Random } from '../core/capabilities.ts';
 import { IpamError } from '../ipam/errors.ts';
+import type { AddressPair } from '../ipam/pool.ts';
 import { claimAddress, releaseAddresses } from './addresses.ts';
 import { invalid, ManagerError } from './errors.ts';
 import { newId } from './ids.ts';
@@ -7,7 +8,7 @@ import { nameKey, recordKey } from './keys.ts';
 import { findNetwork } from './lookup.ts';
 import { ingressNetworkOf } from './networks.ts';
 import { claimPorts, type PortName, releasePorts, resolvePorts } from './published-ports.ts';
-import type { ServiceRecord, VirtualIp } from './records.ts';
+import type { NetworkAddress, ServiceRecord } from './records.ts';
 import { randomServiceName } from './service-names.ts';
 import { checkServiceSpec, checkServiceUpdate, needsNewTasks } from './service-rules.ts';
 import {
@@ -156,9 +157,9 @@ function claimVips(
   wish: {
     readonly spec: ServiceSpec;
     readonly ports: readonly PortConfig[];
-    readonly previous: readonly VirtualIp[];
+    readonly previous: readonly NetworkAddress[];
   },
-): VirtualIp[] {
+): NetworkAddress[] {
   const { spec, ports, previous } = wish;
   const own = (spec.TaskTemplate.Networks ?? []).map((attachment) => attachment.Target);
   const ingress = ports.some(isIngressPort) ? [ingressNetworkOf(draft).id] : [];
@@ -168,11 +169,11 @@ function claimVips(
   }
   return wanted.map((networkId) => {
     const kept = previous.find((vip) => vip.networkId === networkId);
-    return kept ?? { networkId, address: claimVip(draft, serviceId, networkId) };
+    return kept ?? { networkId, ...claimVip(draft, serviceId, networkId) };
   });
 }
 
-function claimVip(draft: Draft, serviceId: string, networkId: string): string {
+function claimVip(draft: Draft, serviceId: string, networkId: string): AddressPair {
   try {
     return claimAddress(draft, networkId, { holder: serviceId, kind: 'vip' });
   } catch (error) {

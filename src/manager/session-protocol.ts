@@ -83,8 +83,19 @@ export interface NetworkAssignment {
   /** `a.b.c.d/n`. */
   readonly subnet: string;
   readonly gateway: string;
+  /** Both are present on a dual-stack network. */
+  readonly subnet6?: string;
+  readonly gateway6?: string;
   /** True for the routing mesh's own network. */
   readonly ingress: boolean;
+}
+
+/** What a service or a task is reached by on one network. */
+export interface AddressAssignment {
+  readonly networkId: string;
+  readonly address: string;
+  /** On a dual-stack network. */
+  readonly address6?: string;
 }
 
 /** A port published in `ingress` mode. */
@@ -99,9 +110,11 @@ export interface ServiceAssignment {
   readonly id: string;
   readonly name: string;
   /** Its VIPs on the networks of its tasks. */
-  readonly vips: readonly { readonly networkId: string; readonly address: string }[];
+  readonly vips: readonly AddressAssignment[];
   /** Its VIP on the ingress network; absent when it publishes nothing. */
   readonly ingressVip?: string;
+  /** The IPv6 one; absent if the first network of its tasks has no IPv6, too: nobody would answer. */
+  readonly ingressVip6?: string;
   /** Ports published in `ingress` mode. */
   readonly ports: readonly PortAssignment[];
 }
@@ -128,7 +141,7 @@ export interface TaskAssignment {
   readonly stopSignal: string;
   readonly stopGraceMs: number;
   /** First attachment is `eth0`. */
-  readonly attachments: readonly { readonly networkId: string; readonly address: string }[];
+  readonly attachments: readonly AddressAssignment[];
 }
 
 /** Everything a node must know, in one piece: it replaces what was known before. */
@@ -137,6 +150,8 @@ export interface AssignmentSet {
   readonly nodeId: string;
   /** This node's own address on the ingress network, `a.b.c.d`. */
   readonly ingressAddress: string;
+  /** Absent if that network has no IPv6. */
+  readonly ingressAddress6?: string;
   readonly networks: readonly NetworkAssignment[];
   readonly services: readonly ServiceAssignment[];
   readonly tasks: readonly TaskAssignment[];

@@ -1,9 +1,16 @@
 import fc from 'fast-check';
 import { type Test, test } from 'tap';
+import type { Json } from '../../src/core/store.ts';
 import { multiplexLogs, type TaskLogs } from '../../src/manager/log-stream.ts';
 import type { LogRecord } from '../../src/manager/session-protocol.ts';
 import { FakeAgent } from '../support/manager-agent.ts';
-import { FakeTime, type LabOptions, ManagerLab, serviceSpec } from '../support/manager-lab.ts';
+import {
+  type Answer,
+  FakeTime,
+  type LabOptions,
+  ManagerLab,
+  serviceSpec,
+} from '../support/manager-lab.ts';
 
 async function startLab(t: Test, options: LabOptions = {}): Promise<ManagerLab> {
   const lab = await ManagerLab.start(options);
@@ -156,8 +163,124 @@ test('networks without a subnet get the first free one, clear of the routes of t
   );
 });
 
+test('a dual-stack network gives tasks and services an address of each family', async (t) => {
+  const lab = await startLab(t, { cluster: { addressPools: ['fd12:3456::/32'] } });
+  t.same((await lab.get('/swarm')).body.DefaultAddrPool, ['10.0.0.0/8', 'fd12:3456::/32']);
+  t.equal(
+    (
+      await lab.post('/networks/create', {
+        Name: 'app',
+        EnableIPv6: true,
+        IPAM: {
+          Config: [
+            {
+              Subnet: 'FD00:1::/64',
+              Gateway: 'fd00:1::ff',
+              AuxiliaryAddresses: { nas: 'fd00:1::2' },
+            },
+            { Subnet: '10.20.0.0/24' },
+          ],
+        },
+      })
+    ).status,
+    201,
+  );
+  await lab.post('/networks/create', { Name: 'pooled', EnableIPv6: true });
+  const agent = await FakeAgent.join(lab, 'alpha');
+  const networks = ['app', 'pooled'];
+  await lab.post(
+    '/services/create',
+    serviceSpec('web', 1, { networks, ports: [{ TargetPort: 80 }] }),
+  );
+  await lab.time.advance(1_000);
+  const network = (await lab.get('/networks/app')).body;
+  t.match(network, {
+    EnableIPv6: true,
+    IPAM: {
+      Config: [
+        { Subnet: '10.20.0.0/24', Gateway: '10.20.0.1' },
+        {
+          Subnet: 'fd00:1::/64',
+          Gateway: 'fd00:1::ff',
+          AuxiliaryAddresses: { nas: 'fd00:1::2' },
+        },
+      ],
+    },
+  });
+  t.same(
+    (await lab.get('/networks/pooled')).body.IPAM.Config.map(
+      (config: Answer['body']) => config.Subnet,
+    ),
+    ['10.0.1.0/24', 'fd12:3456:0:1::/64'],
+    'after the ingress network',
+  );
+  const service = (await lab.get('/services/web')).body;
+  t.same(
+    service.Endpoint.VirtualIPs.filter(
+      ({ NetworkID }: { NetworkID: string }) => NetworkID === network.Id,
+    ).map(({ Addr }: { Addr: string }) => Addr),
+    ['10.20.0.3/24', 'fd00:1::3/64'],
+    'the address beside fd00:1::2 is not given',
+  );
+  const [task] = await lab.liveTasks('web');
+  t.same(
+    task.NetworksAttachments.map(({ Addresses }: { Addresses: string[] }) => Addresses),
+    [
+      ['10.20.0.4/24', 'fd00:1::4/64'],
+      ['10.0.1.3/24', 'fd12:3456:0:1::3/64'],
+    ],
+  );
+  t.match((await lab.get('/networks/app')).body.Containers[task.ID], {
+    IPv4Address: '10.20.0.4/24',
+    IPv6Address: 'fd00:1::4/64',
+    MacAddress: '02:42:0a:14:00:04',
+  });
+  t.match(agent.assignments, {
+    ingressAddress: '10.0.0.2',
+    ingressAddress6: 'fd12:3456::2',
+    tasks: [{ attachments: [{ address6: 'fd00:1::4' }, { address6: 'fd12:3456:0:1::3' }] }],
+    services: [
+      {
+        ingressVip: '10.0.0.3',
+        ingressVip6: 'fd12:3456::3',
+        vips: [{ address6: 'fd00:1::3' }, {}],
+      },
+    ],
+  });
+  t.match(
+    agent.assignments?.networks.find(({ name }) => name === 'app'),
+    { subnet6: 'fd00:1::/64', gateway6: 'fd00:1::ff' },
+  );
+});
+
+test('a service on a network without IPv6 has no IPv6 ingress address: nobody would answer', async (t) => {
+  const lab = await startLab(t);
+  const agent = await FakeAgent.join(lab, 'alpha');
+  await lab.post('/networks/create', { Name: 'app' });
+  const ports = [{ TargetPort: 80 }];
+  await lab.post('/services/create', serviceSpec('web', 1, { networks: ['app'], ports }));
+  await lab.post('/services/create', serviceSpec('bare', 1, { ports }));
+  await lab.time.advance(1_000);
+  const services = new Map(agent.assignments?.services.map((service) => [service.name, service]));
+  t.equal(services.get('web')?.ingressVip6, undefined);
+  t.match(services.get('bare')?.ingressVip6, /^fd[0-9a-f:]+$/, 'the ingress network has IPv6');
+  t.notOk('subnet6' in (agent.assignments?.networks.find(({ name }) => name === 'app') ?? {}));
+});
+
+test('a cluster of before IPv6 makes dual-stack networks of subnets that it is given', async (t) => {
+  const lab = await startLab(t);
+  const [cluster] = (await lab.store.list('cluster')).entries;
+  const { addressPools6: _, ...old } = cluster!.value as Record<string, Json>;
+  await lab.store.transact([], [{ kind: 'put', key: cluster!.key, value: old }]);
+  const refused = await lab.post('/networks/create', { Name: 'app', EnableIPv6: true });
+  t.match(refused, { status: 400, body: { message: /no IPv6 address pool, expected an IPv6/ } });
+  const given = { Name: 'app', ...dualStack({ Subnet: 'fd00:1::/64' }) };
+  t.equal((await lab.post('/networks/create', given)).status, 201);
+});
+
 const VNI = 'com.docker.network.driver.overlay.vxlanid_list';
 const subnet = (Subnet: string, rest = {}) => ({ IPAM: { Config: [{ Subnet, ...rest }] } });
+const dualStack = (...Config: object[]) => ({ EnableIPv6: true, IPAM: { Config } });
 for (const [title, body, status, message] of [
   ['a name that exists', { Name: 'app' }, 409, /^network with name app already exists$/],
   ['the name of the ingress network', { Name: 'ingress' }, 409, /already exists/],
@@ -208,7 +331,49 @@ for (const [title, body, status, message] of [
     'two subnets',
     { Name: 'x', IPAM: { Config: [{ Subnet: '10.21.0.0/24' }, { Subnet: '10.22.0.0/24' }] } },
     400,
-    /one subnet at most/,
+    /Config\[1\]: expected one IPv4 subnet at most/,
+  ],
+  [
+    'two IPv6 subnets',
+    { Name: 'x', ...dualStack({ Subnet: 'fd00:1::/64' }, { Subnet: 'fd00:2::/64' }) },
+    400,
+    /Config\[1\]: expected one IPv6 subnet at most/,
+  ],
+  [
+    'three subnets',
+    { Name: 'x', ...dualStack({}, { Subnet: 'fd00:1::/64' }, { Subnet: 'fd00:2::/64' }) },
+    400,
+    /one subnet of each family at most/,
+  ],
+  [
+    'an IPv6 subnet without IPv6',
+    { Name: 'x', ...subnet('fd00:1::/64') },
+    400,
+    /fd00:1::\/64 is an IPv6 subnet, expected EnableIPv6 \(--ipv6\) with it/,
+  ],
+  [
+    'IPv6 host bits',
+    { Name: 'x', ...dualStack({ Subnet: 'fd00:1::1/64' }) },
+    400,
+    /did you mean fd00:1::\/64/,
+  ],
+  [
+    'an IPv6 host route',
+    { Name: 'x', ...dualStack({ Subnet: 'fd99:0:0:7::/64' }) },
+    400,
+    /overlaps fd99::\/48 of eth0/,
+  ],
+  [
+    'an IPv6 gateway elsewhere',
+    { Name: 'x', ...dualStack({ Subnet: 'fd00:1::/64', Gateway: 'fd00:2::1' }) },
+    400,
+    /"fd00:2::1" as a gateway: expected a host address of fd00:1::\/64/,
+  ],
+  [
+    'an IPv6 subnet with fewer addresses than the IPv4 one',
+    { Name: 'x', ...dualStack({ Subnet: 'fd00:1::/124' }) },
+    400,
+    /fewer addresses than 10\.0\.1\.0\/24, expected \/120 or larger/,
   ],
   ['a VNI in use', { Name: 'x', Options: { [VNI]: '4097' } }, 400, /VNI 4097: network app has it/],
   ['a low VNI', { Name: 'x', Options: { [VNI]: '1' } }, 400, /expected an integer in \[4096/],
@@ -224,13 +389,21 @@ for (const [title, body, status, message] of [
     400,
     /Options\.encrypted is not supported: "yes" was given/,
   ],
-  ['IPv6', { Name: 'x', EnableIPv6: true }, 400, /EnableIPv6 is not supported/],
+  [
+    'a word for a flag',
+    { Name: 'x', EnableIPv6: 'yes' },
+    400,
+    /EnableIPv6: expected true or false/,
+  ],
   ['a second ingress network', { Name: 'x', Ingress: true }, 400, /Ingress is not supported/],
   ['a number for a name', { Name: 5 }, 400, /Name: expected a string; 5 was given/],
   ['a list for a body', [], 400, /expected a JSON object/],
 ] as const) {
   test(`POST /networks/create refuses ${title}`, async (t) => {
-    const hostRoutes = async () => [{ destination: '10.99.0.0/16', holder: 'eth0' }];
+    const hostRoutes = async () => [
+      { destination: '10.99.0.0/16', holder: 'eth0' },
+      { destination: 'fd99::/48', holder: 'eth0' },
+    ];
     const lab = await startLab(t, { deps: { hostRoutes } });
     t.equal(
       (await lab.post('/networks/create', { Name: 'app', ...subnet('10.20.0.0/24') })).status,

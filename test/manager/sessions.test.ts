@@ -48,6 +48,26 @@ test('a second manager is refused, and nothing of it stays', async (t) => {
   t.match(await joinRequest(lab, { token: worker }), { status: 200, body: { dataPathPort: 4790 } });
 });
 
+test('a node with an address of the other family is refused, naming both', async (t) => {
+  const lab = await startLab(t);
+  const token = lab.manager.joinTokens().worker;
+  const join = (advertiseAddress: string) => joinRequest(lab, { token, advertiseAddress });
+  t.equal((await join('fd00::1')).status, 200);
+  t.equal((await join('fd00::2')).status, 200);
+  t.match(await join('192.0.2.7'), {
+    status: 400,
+    body: {
+      message:
+        /^Cannot join: this node advertises the IPv4 address 192.0.2.7, and node .* the IPv6 address fd00::1/,
+    },
+  });
+  t.equal((await lab.get('/nodes')).body.length, 2);
+  const agent = await FakeAgent.join(lab, 'gamma', 'worker', {
+    advertiseAddress: 'fd00::3',
+  });
+  t.same(agent.assignments?.gossipSeeds.toSorted(), ['[fd00::1]:7946', '[fd00::2]:7946']);
+});
+
 test('join requests are checked field by field', async (t) => {
   const lab = await startLab(t);
   const token = lab.manager.joinTokens().worker;

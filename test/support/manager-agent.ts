@@ -37,12 +37,18 @@ export class FakeAgent {
     this.identity = identity;
   }
 
-  /** Joins and opens a session. */
-  static async join(lab: ManagerLab, hostname: string, role = 'worker'): Promise<FakeAgent> {
+  /** Joins and opens a session. @param fields - Of the request to join, if not the usual ones. */
+  static async join(
+    lab: ManagerLab,
+    hostname: string,
+    role = 'worker',
+    fields: Readonly<Record<string, unknown>> = {},
+  ): Promise<FakeAgent> {
     const tokens = lab.manager.joinTokens();
     const answer = await joinRequest(lab, {
       token: role === 'manager' ? tokens.manager : tokens.worker,
       hostname,
+      ...fields,
     });
     if (answer.status !== 200) throw new Error(`Cannot join: ${answer.body.message}`);
     const agent = new FakeAgent(lab, hostname, answer.body);
