@@ -79,6 +79,7 @@ export interface IpamConfig {
 export interface NetworkCreateRequest {
   readonly Name: string;
   readonly Driver: string;
+  readonly EnableIPv6: boolean;
   readonly Internal: boolean;
   readonly Attachable: boolean;
   readonly Ingress: boolean;
@@ -93,6 +94,7 @@ export interface Network {
   readonly Created?: string;
   readonly Driver?: string;
   readonly Scope?: string;
+  readonly EnableIPv6?: boolean;
   readonly Internal?: boolean;
   readonly Labels?: Readonly<Record<string, string>> | null;
 }

@@ -1,4 +1,5 @@
 import { Argument, Option } from 'commander';
+import { formatHostPort } from '../core/ip.ts';
 import type { SwarmInitRequest, SwarmJoinRequest } from './api-types.ts';
 import { type Cli, repeatable, type WeftCommand } from './command.ts';
 import { refused } from './errors.ts';
@@ -41,13 +42,13 @@ export function fillInit(command: WeftCommand, cli: Cli): void {
     .addOption(
       repeatable(
         '--default-addr-pool <cidr>',
-        'Pool that networks get their subnets from (default 10.0.0.0/8)',
+        'Pool that networks get their subnets from (default 10.0.0.0/8, and a random fd00::/8 prefix)',
         subnet,
       ),
     )
     .option(
       '--default-addr-pool-mask-length <bits>',
-      'Prefix length of those subnets (default 24)',
+      'Prefix length of IPv4 subnets (default 24; IPv6 ones are /64)',
       integer(1, SUBNET_PREFIX_MAX),
     )
     .action((options: InitOptions) => initCluster(cli, options));
@@ -104,9 +105,12 @@ function listenAddr(): Option {
   ).argParser(hostAndPort);
 }
 
-/** The port may be left out. */
+/** The port may be left out, and then the brackets of an IPv6 address, too. */
 function managerAddress(text: string): string {
-  return hostAndPort(parseHostAndPort(text) === undefined ? `${text}:${MANAGER_PORT}` : text);
+  if (parseHostAndPort(text) !== undefined) return text;
+  const host = /^\[[^\]]*\]$/.test(text) ? text.slice(1, -1) : text;
+  const isIpv6 = host.indexOf(':') !== host.lastIndexOf(':');
+  return hostAndPort(isIpv6 ? formatHostPort(host, MANAGER_PORT) : `${text}:${MANAGER_PORT}`);
 }
 
 async function initCluster(cli: Cli, options: InitOptions): Promise<void> {
@@ -159,7 +163,7 @@ async function joinCommand(cli: Cli, role: 'worker' | 'manager'): Promise<string
   const token = await joinToken(cli, role);
   const { Swarm: swarm } = await cli.client().info();
   const self = swarm?.RemoteManagers?.find((manager) => manager.NodeID === swarm.NodeID);
-  const address = self?.Addr ?? `${swarm?.NodeAddr || 'MANAGER-ADDRESS'}:${MANAGER_PORT}`;
+  const address = self?.Addr ?? formatHostPort(swarm?.NodeAddr || 'MANAGER-ADDRESS', MANAGER_PORT);
   return `weft join --token ${token} ${address}`;
 }
 

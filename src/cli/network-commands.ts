@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
-import { cidrContains, parseCidr, parseIpv4 } from '../core/address.ts';
+import { ipCidrContains, isIpv6Cidr, parseIpCidr } from '../core/cidr.ts';
+import { parseIp } from '../core/ip.ts';
 import type { IpamConfig, Network, NetworkCreateRequest } from './api-types.ts';
 import { type Cli, forEachTarget, repeatable, type WeftCommand } from './command.ts';
 import { usageError } from './errors.ts';
@@ -26,6 +27,7 @@ const NETWORK_COLUMNS: readonly Column[] = [
 
 interface CreateOptions {
   readonly driver: string;
+  readonly ipv6?: boolean;
   readonly subnet: readonly string[];
   readonly gateway: readonly string[];
   readonly ipRange: readonly string[];
@@ -86,7 +88,14 @@ function addCreateCommand(network: Command, cli: Cli): void {
     .description('Create a network')
     .argument('<name>', 'Name of the network', nonEmpty)
     .option('-d, --driver <driver>', 'Driver of the network', nonEmpty, 'overlay')
-    .addOption(repeatable('--subnet <cidr>', 'Subnet (default one of the pool)', subnet))
+    .option('--ipv6', 'Give tasks and services an IPv6 address, too')
+    .addOption(
+      repeatable(
+        '--subnet <cidr>',
+        'Subnet; one of each family with --ipv6 (default one of the pool)',
+        subnet,
+      ),
+    )
     .addOption(
       repeatable('--gateway <ip>', 'Gateway of a subnet (default its first address)', ipAddress),
     )
@@ -115,6 +124,7 @@ function toNetworkRequest(name: string, options: CreateOptions): NetworkCreateRe
   return {
     Name: name,
     Driver: options.driver,
+    EnableIPv6: options.ipv6 === true,
     Internal: options.internal === true,
     Attachable: options.attachable === true,
     Ingress: options.ingress === true,
@@ -127,9 +137,13 @@ function toNetworkRequest(name: string, options: CreateOptions): NetworkCreateRe
 /** Puts every gateway, range and auxiliary address with the one subnet that holds it. */
 function toIpamConfigs(options: CreateOptions): IpamConfig[] {
   const configs: IpamConfig[] = options.subnet.map((text) => ({ Subnet: text }));
+  const subnet6 = options.subnet.find((text) => isIpv6Cidr(parseIpCidr(text)));
+  if (subnet6 !== undefined && options.ipv6 !== true) {
+    throw usageError(`Cannot use --subnet ${subnet6}: expected --ipv6 with an IPv6 subnet`);
+  }
   const place = (flag: string, given: string, address: string): number => {
-    const value = parseIpv4(address);
-    const index = options.subnet.findIndex((text) => cidrContains(parseCidr(text), value));
+    const value = parseIp(address);
+    const index = options.subnet.findIndex((text) => ipCidrContains(parseIpCidr(text), value));
     if (index >= 0) return index;
     const expected =
       options.subnet.length === 0
@@ -177,6 +191,7 @@ function networkRow(network: Network, trunc: boolean): Row {
   return {
     CreatedAt: network.Created ?? '',
     Driver: network.Driver ?? '',
+    IPv6: String(network.EnableIPv6 === true),
     ID: trunc ? shortId(network.Id ?? '') : (network.Id ?? ''),
     Internal: String(network.Internal === true),
     Labels: labels.map(([name, value]) => `${name}=${value}`).join(','),

@@ -1,5 +1,6 @@
 import { InvalidArgumentError } from 'commander';
-import { formatCidr, formatIpv4, parseCidr, parseIpv4 } from '../core/address.ts';
+import { formatIpCidr, parseIpCidr } from '../core/cidr.ts';
+import { formatIp, parseIp } from '../core/ip.ts';
 import { parseDurationNs } from './durations.ts';
 
 /** Reads the text of one flag. @throws {InvalidArgumentError} saying what is expected */
@@ -47,14 +48,14 @@ export function duration(text: string): number {
   return ns;
 }
 
-/** A subnet without host bits, as the API takes it. */
+/** A subnet of either family without host bits, as the API takes it. */
 export function subnet(text: string): string {
-  return rangeChecked(() => formatCidr(parseCidr(text)));
+  return rangeChecked(() => formatIpCidr(parseIpCidr(text)));
 }
 
-/** An IPv4 address. */
+/** An address of either family. */
 export function ipAddress(text: string): string {
-  return rangeChecked(() => formatIpv4(parseIpv4(text)));
+  return rangeChecked(() => formatIp(parseIp(text)));
 }
 
 /** Turns the core's RangeError, which repeats what was given, into commander's error. */
@@ -116,7 +117,7 @@ export function hostAndPort(text: string): string {
   return text;
 }
 
-/** An IPv4 address, a host name or an interface name. */
+/** An IP address, a host name or an interface name. */
 export function addressOrInterface(text: string): string {
   if (!/^[^\s/]+$/.test(text)) {
     throw new InvalidArgumentError('expected an IP address or the name of an interface');

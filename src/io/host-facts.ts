@@ -1,4 +1,5 @@
 import { arch, cpus, platform, totalmem } from 'node:os';
+import { parseIpv6 } from '../core/ip.ts';
 import type { InterfaceState, IpCommand } from './linux/ip-command.ts';
 
 /** The interface by which other nodes reach this host. */
@@ -12,14 +13,15 @@ export interface Underlay {
 /**
  * Finds the interface that other nodes reach this host by.
  *
- * @param wanted - An IPv4 address of this host, or an interface's name; undefined for the interface
- *   of the default route, or else the only one that has an address.
+ * @param wanted - An address of this host, or an interface's name; undefined for the interface of the
+ *   default route, or else the only one that has an address. Of an interface with addresses of both
+ *   families it is the IPv4 one.
  * @throws {Error} if there is none, saying what to give
  */
 export async function findUnderlay(ip: IpCommand, wanted: string | undefined): Promise<Underlay> {
   const interfaces = (await ip.interfaces()).filter(({ name }) => name !== 'lo');
   if (wanted !== undefined) return await chooseWanted(ip, interfaces, wanted);
-  const device = await defaultRouteDevice(ip);
+  const device = (await defaultRouteDevice(ip, '-4')) ?? (await defaultRouteDevice(ip, '-6'));
   const addressed = interfaces.filter((link) => link.isUp && addressOf(link) !== undefined);
   const chosen =
     addressed.find(({ name }) => name === device) ??
@@ -36,8 +38,9 @@ export async function findUnderlay(ip: IpCommand, wanted: string | undefined): P
 async function chooseWanted(
   ip: IpCommand,
   interfaces: readonly InterfaceState[],
-  wanted: string,
+  given: string,
 ): Promise<Underlay> {
+  const wanted = given.includes(':') ? canonical(given) : given;
   for (const link of interfaces) {
     const address = link.name === wanted ? addressOf(link) : undefined;
     if (address !== undefined) return await underlayOf(ip, link, address);
@@ -45,20 +48,30 @@ async function chooseWanted(
       return await underlayOf(ip, link, wanted);
     }
   }
-  const known = interfaces.map((link) => `${link.name} (${addressOf(link) ?? 'no IPv4 address'})`);
+  const known = interfaces.map((link) => `${link.name} (${addressOf(link) ?? 'no address'})`);
   throw new Error(
-    `Cannot advertise ${JSON.stringify(wanted)}: expected an IPv4 address or interface of this host, which has ${known.join(', ')}`,
+    `Cannot advertise ${JSON.stringify(given)}: expected an IP address or interface of this host, which has ${known.join(', ')}`,
   );
 }
 
-async function defaultRouteDevice(ip: IpCommand): Promise<string | undefined> {
-  const text = await ip.command(['-j', '-4', 'route', 'show', 'default']);
+/** The form in which the kernel shows an IPv6 address; what is none stays, to be found nowhere. */
+function canonical(text: string): string {
+  try {
+    return parseIpv6(text);
+  } catch {
+    return text;
+  }
+}
+
+async function defaultRouteDevice(ip: IpCommand, family: '-4' | '-6'): Promise<string | undefined> {
+  const text = await ip.command(['-j', family, 'route', 'show', 'default']);
   const routes = JSON.parse(text.trim() || '[]') as readonly { readonly dev?: string }[];
   return routes[0]?.dev;
 }
 
 function addressOf(link: InterfaceState): string | undefined {
-  return link.addresses.find(({ address }) => address.includes('.'))?.address;
+  const [first] = link.addresses;
+  return (link.addresses.find(({ address }) => address.includes('.')) ?? first)?.address;
 }
 
 async function underlayOf(ip: IpCommand, link: InterfaceState, address: string): Promise<Underlay> {
@@ -72,7 +85,8 @@ async function underlayOf(ip: IpCommand, link: InterfaceState, address: string):
 }
 
 /**
- * IPv4 networks that this host has routes to, which an overlay must not overlap.
+ * Networks that this host has routes to, which an overlay must not overlap. Link-local ones are on
+ * every interface, and on no overlay.
  *
  * @param ignoredDevice - The agent's own interface, whose routes lead into the overlay.
  */
@@ -80,17 +94,23 @@ export async function hostRoutes(
   ip: IpCommand,
   ignoredDevice: string,
 ): Promise<readonly { readonly destination: string; readonly holder: string }[]> {
-  const text = await ip.command(['-j', '-4', 'route', 'show']);
-  const routes = JSON.parse(text.trim() || '[]') as readonly {
-    readonly dst: string;
-    readonly dev?: string;
-  }[];
+  const texts = await Promise.all(
+    ['-4', '-6'].map((family) => ip.command(['-j', family, 'route', 'show'])),
+  );
+  const routes = texts.flatMap((text) => JSON.parse(text.trim() || '[]') as readonly IpRouteJson[]);
   return routes
     .filter(({ dst, dev }) => dst !== 'default' && dev !== ignoredDevice)
+    .filter(({ dst }) => !dst.startsWith('fe80:'))
     .map(({ dst, dev }) => ({
-      destination: dst.includes('/') ? dst : `${dst}/32`,
+      destination: dst.includes('/') ? dst : `${dst}/${dst.includes(':') ? 128 : 32}`,
       holder: `this host (${dev ?? 'a route'})`,
     }));
+}
+
+/** The fields that {@link hostRoutes} reads of `ip -j route`. */
+interface IpRouteJson {
+  readonly dst: string;
+  readonly dev?: string;
 }
 
 /** What this machine is and has. */

@@ -5,6 +5,7 @@ import {
   type RequestOptions,
 } from 'node:http';
 import { pipeline } from 'node:stream/promises';
+import { formatHostPort } from '../core/ip.ts';
 
 /** Where an HTTP server listens. */
 export type HttpAddress =
@@ -246,9 +247,7 @@ export class HttpClient {
 /** The address as people write it: a path, or `host:port`. */
 export function formatHttpAddress(address: HttpAddress): string {
   if (address.kind === 'unix') return address.path;
-  return address.host.includes(':')
-    ? `[${address.host}]:${address.port}`
-    : `${address.host}:${address.port}`;
+  return formatHostPort(address.host, address.port);
 }
 
 /**

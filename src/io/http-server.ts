@@ -3,6 +3,7 @@ import { createServer } from 'node:http';
 import { createConnection, type Server } from 'node:net';
 import { dirname } from 'node:path';
 import { getRequestListener } from '@hono/node-server';
+import { formatHostPort } from '../core/ip.ts';
 
 /** Handles one request; what hono's `app.fetch` is. */
 export type FetchHandler = (request: Request) => Response | Promise<Response>;
@@ -75,7 +76,7 @@ function portOf(server: Server): number {
 }
 
 function describe(address: ListenAddress): string {
-  return address.kind === 'unix' ? address.path : `${address.host}:${address.port}`;
+  return address.kind === 'unix' ? address.path : formatHostPort(address.host, address.port);
 }
 
 function reasonOf(error: NodeJS.ErrnoException): string {

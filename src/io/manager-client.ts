@@ -123,16 +123,21 @@ function authorization({ nodeId, nodeSecret }: NodeCredentials): Record<string, 
 }
 
 /**
- * Splits `host:port`.
+ * Splits `host:port`, with an IPv6 address in brackets if it has a port.
  *
  * @param defaultPort - Used when `text` has none.
  * @throws {RangeError} if the port is not one
  */
 export function splitHostPort(text: string, defaultPort: number): { host: string; port: number } {
-  const [, host = text, portText] = /^(.*?)(?::([^:]*))?$/.exec(text) ?? [];
+  const bracketed = /^\[([^\]]*)\](?::([^:]*))?$/.exec(text);
+  const isBareIpv6 = text.indexOf(':') !== text.lastIndexOf(':');
+  const plain = isBareIpv6 ? [text, text] : (/^(.*?)(?::([^:]*))?$/.exec(text) ?? []);
+  const [, host = '', portText] = bracketed ?? plain;
   const port = portText === undefined ? defaultPort : Number(portText);
   if (host === '' || !Number.isInteger(port) || port < 1 || port > 65_535) {
-    throw new RangeError(`Cannot use ${JSON.stringify(text)} as an address: expected HOST:PORT`);
+    throw new RangeError(
+      `Cannot use ${JSON.stringify(text)} as an address: expected HOST:PORT or [IPV6]:PORT`,
+    );
   }
   return { host, port };
 }

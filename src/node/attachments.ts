@@ -7,12 +7,18 @@ import {
   parseCidr,
   parseIpv4,
 } from '../core/address.ts';
+import { parseIpv6Cidr } from '../core/cidr.ts';
+import { type Ipv6, parseIpv6 } from '../core/ip.ts';
 import type { Json } from '../core/store.ts';
 import type { DataPlane } from '../dataplane/data-plane.ts';
-import { configureInterface } from '../io/linux/netns.ts';
+import { configureInterface, type InterfaceIpv6, kernelHasIpv6 } from '../io/linux/netns.ts';
 import { closeTap } from '../io/linux/tap.ts';
 import type { TapOpener } from '../io/linux/tap-opener.ts';
-import type { NetworkAssignment, TaskAssignment } from '../manager/session-protocol.ts';
+import type {
+  AddressAssignment,
+  NetworkAssignment,
+  TaskAssignment,
+} from '../manager/session-protocol.ts';
 import type { TaskNetwork } from '../runtime/task-runtime.ts';
 import { type EndpointState, endpointKey } from './endpoint-record.ts';
 
@@ -46,6 +52,7 @@ interface Attached {
   readonly portId: number;
   readonly fd: number;
   readonly address: Ipv4;
+  readonly address6: Ipv6 | undefined;
   readonly networkId: string;
   readonly primary: boolean;
 }
@@ -65,7 +72,8 @@ export class Attachments implements TaskNetwork {
 
   /**
    * Gives a task its interfaces: `eth0` on its first network, and so on. Repeatable: TAPs that an
-   * earlier agent left in the namespace are taken over. The endpoints are announced as `warm`.
+   * earlier agent left in the namespace are taken over. The endpoints are announced as `warm`. Where
+   * the kernel is without IPv6, a task is on a dual-stack network by IPv4 alone.
    *
    * @param netnsPath - The task's network namespace, under /run/netns.
    * @throws {Error} if a network is unknown or an interface cannot be made; nothing stays then
@@ -75,8 +83,8 @@ export class Attachments implements TaskNetwork {
     const ports: Attached[] = [];
     this.#tasks.set(task.id, { task, ports });
     try {
-      for (const [index, { networkId, address }] of task.attachments.entries()) {
-        ports.push(await this.#attachOne({ networkId, address, index, netnsPath }));
+      for (const [index, assigned] of task.attachments.entries()) {
+        ports.push(await this.#attachOne({ assigned, index, netnsPath }));
       }
     } catch (error) {
       await this.detach(task);
@@ -88,11 +96,12 @@ export class Attachments implements TaskNetwork {
   /** Announces whether the task takes new flows. */
   announceState(taskId: string, state: EndpointState): void {
     const attached = this.#tasks.get(taskId);
-    for (const { networkId, address, primary } of attached?.ports ?? []) {
+    for (const { networkId, address, address6, primary } of attached?.ports ?? []) {
       const text = formatIpv4(address);
       this.#deps.announce(endpointKey(networkId, text), {
         networkId,
         address: text,
+        ...(address6 === undefined ? {} : { address6 }),
         mac: formatMac(macOfIpv4(address)),
         serviceId: attached?.task.serviceId ?? '',
         taskId,
@@ -130,17 +139,18 @@ export class Attachments implements TaskNetwork {
   }
 
   async #attachOne(where: {
-    readonly networkId: string;
-    readonly address: string;
+    readonly assigned: AddressAssignment;
     readonly index: number;
     readonly netnsPath: string;
   }): Promise<Attached> {
-    const { networkId, index, netnsPath } = where;
+    const { assigned, index, netnsPath } = where;
+    const { networkId } = assigned;
     const network = this.#deps.network(networkId);
     if (network === undefined) {
       throw new Error(`Cannot attach to network ${networkId}: this node does not know it`);
     }
-    const address = parseIpv4(where.address.replace(/\/.*$/, ''));
+    const address = parseIpv4(assigned.address);
+    const ipv6 = (await kernelHasIpv6()) ? ipv6Of(network, assigned, index === 0) : undefined;
     const mac = macOfIpv4(address);
     const name = `eth${index}`;
     const fd = await this.#deps.opener.open(netnsPath, name);
@@ -153,14 +163,32 @@ export class Attachments implements TaskNetwork {
         mtuBytes: this.#mtuBytes,
         gsoMaxBytes: GSO_BYTES_MAX,
         ...(index === 0 ? { gateway: parseIpv4(network.gateway) } : {}),
+        ...(ipv6 && { ipv6 }),
       });
       const { vni } = network;
       const portId = this.#deps.nextPortId();
-      await this.#deps.dataPlane.apply([{ kind: 'addPort', id: portId, fd, vni, address, mac }]);
-      return { portId, fd, address, networkId, primary: index === 0 };
+      const addresses = { address, ...(ipv6 && { address6: ipv6.address }) };
+      await this.#deps.dataPlane.apply([
+        { kind: 'addPort', id: portId, fd, vni, ...addresses, mac },
+      ]);
+      return { portId, fd, address, address6: ipv6?.address, networkId, primary: index === 0 };
     } catch (error) {
       closeTap(fd);
       throw error;
     }
   }
+}
+
+/** The IPv6 side of an interface on `network`; undefined if that has none. */
+function ipv6Of(
+  { subnet6, gateway6 }: NetworkAssignment,
+  { address6 }: AddressAssignment,
+  isDefaultRoute: boolean,
+): InterfaceIpv6 | undefined {
+  if (subnet6 === undefined || gateway6 === undefined || address6 === undefined) return undefined;
+  return {
+    address: parseIpv6(address6),
+    prefix: parseIpv6Cidr(subnet6).prefix,
+    ...(isDefaultRoute ? { gateway: parseIpv6(gateway6) } : {}),
+  };
 }

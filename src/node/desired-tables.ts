@@ -1,4 +1,6 @@
 import { parseCidr, parseIpv4 } from '../core/address.ts';
+import { parseIpv6Cidr } from '../core/cidr.ts';
+import { formatIp, type Ip, isIpv6, parseIp, parseIpv6 } from '../core/ip.ts';
 import type { DataPlaneCommand } from '../dataplane/commands.ts';
 import type { NetworkAssignment, ServiceAssignment } from '../manager/session-protocol.ts';
 import type { MeshService } from '../routing-mesh/services.ts';
@@ -36,14 +38,9 @@ export type DesiredTables = ReadonlyMap<string, TableCommand>;
 export function desiredTables(sources: TableSources): DesiredTables {
   const tables = new Map<string, TableCommand>();
   const networks = new Map(sources.networks.map((network) => [network.id, network]));
-  for (const { vni: number, subnet, gateway } of sources.networks) {
-    const vni = toVni(number);
-    tables.set(`network/${vni}`, {
-      kind: 'setNetwork',
-      vni,
-      subnet: parseCidr(subnet),
-      gateway: parseIpv4(gateway),
-    });
+  for (const network of sources.networks) {
+    const command = networkCommand(network);
+    tables.set(`network/${command.vni}`, command);
   }
   for (const { address, port } of sources.vteps) {
     tables.set(`vtep/${address}`, { kind: 'setVtep', address, port });
@@ -57,11 +54,12 @@ export function desiredTables(sources: TableSources): DesiredTables {
     const network = networks.get(record.networkId);
     if (network === undefined || vtep === undefined) continue;
     if (isOwn.has(endpointKey(record.networkId, String(record.address)))) continue;
-    const { address, mac } = record;
+    const { address, address6, mac } = record;
     tables.set(`endpoint/${network.vni}/${address}`, {
       kind: 'setEndpoint',
       vni: network.vni,
       address,
+      ...(address6 === undefined ? {} : { address6 }),
       mac,
       vtep: vtep.address,
     });
@@ -72,49 +70,103 @@ export function desiredTables(sources: TableSources): DesiredTables {
   return tables;
 }
 
+function networkCommand(network: NetworkAssignment): TableCommand & { kind: 'setNetwork' } {
+  const { vni, subnet, gateway, subnet6, gateway6 } = network;
+  const ipv6 =
+    subnet6 === undefined || gateway6 === undefined
+      ? {}
+      : { subnet6: parseIpv6Cidr(subnet6), gateway6: parseIpv6(gateway6) };
+  return {
+    kind: 'setNetwork',
+    vni: toVni(vni),
+    subnet: parseCidr(subnet),
+    gateway: parseIpv4(gateway),
+    ...ipv6,
+  };
+}
+
+/** A service's address in one scope and family, and the endpoints that may be behind it. */
+interface Vip {
+  readonly scope: number;
+  readonly vip: string;
+  readonly gateway: string;
+  readonly placed: readonly PlacedEndpoint[];
+}
+
+/** One mesh service for each VIP: a dual-stack service has two in each scope. */
 function meshServices(
-  { services, endpoints }: TableSources,
+  sources: TableSources,
   networks: ReadonlyMap<string, NetworkAssignment>,
 ): MeshService[] {
-  const byService = Map.groupBy(endpoints, ({ record }) => record.serviceId);
-  return services.flatMap((service) => {
+  const byService = Map.groupBy(sources.endpoints, ({ record }) => record.serviceId);
+  return sources.services.flatMap((service) => {
     const placed = byService.get(service.id) ?? [];
-    const internal = service.vips.flatMap(({ networkId, address }) => {
-      const network = networks.get(networkId);
-      if (network === undefined) return [];
-      const here = placed.filter(({ record }) => record.networkId === networkId);
-      return [meshService(network.vni, address, network.gateway, here, networks)];
-    });
-    if (service.ingressVip === undefined) return internal;
-    const primary = placed.filter(({ record }) => record.primary);
-    const gateway = [...networks.values()].find((network) => network.ingress)?.gateway ?? '0.0.0.0';
-    const ingress = meshService(HOST_SCOPE, service.ingressVip, gateway, primary, networks);
-    return [...internal, ingress];
+    const vips = [
+      ...internalVips(service, placed, networks),
+      ...ingressVips(service, placed, networks),
+    ];
+    return vips.map((vip) => meshService(vip, networks));
   });
 }
 
-function meshService(
-  scope: number,
-  vip: string,
-  gateway: string,
+function internalVips(
+  service: ServiceAssignment,
   placed: readonly PlacedEndpoint[],
+  networks: ReadonlyMap<string, NetworkAssignment>,
+): Vip[] {
+  return service.vips.flatMap(({ networkId, address, address6 }): Vip[] => {
+    const network = networks.get(networkId);
+    if (network === undefined) return [];
+    const { vni: scope, gateway, gateway6 } = network;
+    const here = placed.filter(({ record }) => record.networkId === networkId);
+    const vips: Vip[] = [{ scope, vip: address, gateway, placed: here }];
+    if (address6 === undefined || gateway6 === undefined) return vips;
+    return [...vips, { scope, vip: address6, gateway: gateway6, placed: here }];
+  });
+}
+
+function ingressVips(
+  { ingressVip, ingressVip6 }: ServiceAssignment,
+  all: readonly PlacedEndpoint[],
+  networks: ReadonlyMap<string, NetworkAssignment>,
+): Vip[] {
+  if (ingressVip === undefined) return [];
+  const ingress = [...networks.values()].find((network) => network.ingress);
+  const placed = all.filter(({ record }) => record.primary);
+  const scope = HOST_SCOPE;
+  const vips: Vip[] = [{ scope, vip: ingressVip, gateway: ingress?.gateway ?? '0.0.0.0', placed }];
+  if (ingressVip6 === undefined) return vips;
+  return [...vips, { scope, vip: ingressVip6, gateway: ingress?.gateway6 ?? '::', placed }];
+}
+
+function meshService(
+  { scope, vip, gateway, placed }: Vip,
   networks: ReadonlyMap<string, NetworkAssignment>,
 ): MeshService {
   const isTrusted = ({ record, suspect }: PlacedEndpoint): boolean =>
     record.state === 'active' && suspect !== true;
   // When all are suspect it is rather this node that is cut off: then they are as good as ever.
   const someTrusted = placed.some(isTrusted);
+  const address = parseIp(vip);
   const backends = placed.flatMap((endpoint) => {
-    const { networkId, address, taskId, state } = endpoint.record;
+    const { networkId, taskId, state } = endpoint.record;
     const network = networks.get(networkId);
-    if (network === undefined || state === 'warm') return [];
+    const own = addressLike(address, endpoint.record);
+    if (network === undefined || own === undefined || state === 'warm') return [];
     const takesFlows = someTrusted ? isTrusted(endpoint) : state === 'active';
     const meshState = takesFlows ? ('active' as const) : ('draining' as const);
-    return [{ id: taskId, address, scope: network.vni, weight: 1, state: meshState }];
+    return [{ id: taskId, address: own, scope: network.vni, weight: 1, state: meshState }];
   });
   // Every node must build the same Maglev table: same backends, same order.
-  backends.sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : a.address - b.address));
-  return { scope, vip: parseIpv4(vip), gateway: parseIpv4(gateway), backends };
+  const rank = (backend: { readonly id: string; readonly address: Ip }): string =>
+    `${backend.id} ${formatIp(backend.address)}`;
+  backends.sort((a, b) => (rank(a) < rank(b) ? -1 : 1));
+  return { scope, vip: address, gateway: parseIp(gateway), backends };
+}
+
+/** The address of an endpoint that is of the family of `ip`, if it has one. */
+function addressLike(ip: Ip, { address, address6 }: EndpointRecord): Ip | undefined {
+  return isIpv6(ip) ? address6 : address;
 }
 
 /**

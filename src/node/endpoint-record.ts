@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { type Ipv4, type Mac, parseIpv4, parseMac } from '../core/address.ts';
+import { type Ip, type Ipv6, parseIp, parseIpv6 } from '../core/ip.ts';
 import type { Json } from '../core/store.ts';
 
 /** Key of the entry by which a node announces its VTEP. */
@@ -7,7 +8,7 @@ export const VTEP_KEY = 'vtep';
 
 /** A node's VXLAN tunnel endpoint. */
 export interface VtepRecord {
-  readonly address: Ipv4;
+  readonly address: Ip;
   readonly port: number;
 }
 
@@ -21,6 +22,8 @@ export type EndpointState = 'warm' | 'active' | 'draining';
 export interface EndpointRecord {
   readonly networkId: string;
   readonly address: Ipv4;
+  /** On a dual-stack network. */
+  readonly address6?: Ipv6;
   readonly mac: Mac;
   readonly serviceId: string;
   readonly taskId: string;
@@ -29,10 +32,15 @@ export interface EndpointRecord {
   readonly primary: boolean;
 }
 
-const vtepSchema = z.object({ address: z.string(), port: z.number().int().min(1).max(65_535) });
+/** An IPv6 address in its longest form, with an embedded IPv4 one. */
+const ADDRESS_CHARS_MAX = 45;
+const addressText = z.string().max(ADDRESS_CHARS_MAX);
+
+const vtepSchema = z.object({ address: addressText, port: z.number().int().min(1).max(65_535) });
 const endpointSchema = z.object({
   networkId: z.string(),
-  address: z.string(),
+  address: addressText,
+  address6: addressText.exactOptional(), // announced by no node of before IPv6
   mac: z.string(),
   serviceId: z.string(),
   taskId: z.string(),
@@ -40,7 +48,7 @@ const endpointSchema = z.object({
   primary: z.boolean(),
 });
 
-/** The key of an endpoint's entry in its node's table. */
+/** The key of an endpoint's entry in its node's table. @param address - The IPv4 one. */
 export function endpointKey(networkId: string, address: string): string {
   return `endpoint/${networkId}/${address}`;
 }
@@ -49,15 +57,20 @@ export function endpointKey(networkId: string, address: string): string {
 export function readVtepRecord(value: Json): VtepRecord | undefined {
   const parsed = vtepSchema.safeParse(value);
   if (!parsed.success) return undefined;
-  return guard(() => ({ address: parseIpv4(parsed.data.address), port: parsed.data.port }));
+  return guard(() => ({ address: parseIp(parsed.data.address), port: parsed.data.port }));
 }
 
 /** Reads another node's announcement; `undefined` if it is not one. */
 export function readEndpointRecord(value: Json): EndpointRecord | undefined {
   const parsed = endpointSchema.safeParse(value);
   if (!parsed.success) return undefined;
-  const { address, mac, ...rest } = parsed.data;
-  return guard(() => ({ ...rest, address: parseIpv4(address), mac: parseMac(mac) }));
+  const { address, address6, mac, ...rest } = parsed.data;
+  return guard(() => ({
+    ...rest,
+    address: parseIpv4(address),
+    ...(address6 === undefined ? {} : { address6: parseIpv6(address6) }),
+    mac: parseMac(mac),
+  }));
 }
 
 function guard<Value>(read: () => Value): Value | undefined {

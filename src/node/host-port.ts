@@ -1,9 +1,10 @@
-import { macOfIpv4, parseCidr, parseIpv4 } from '../core/address.ts';
+import { formatMac, GATEWAY_MAC, macOfIpv4, parseCidr, parseIpv4 } from '../core/address.ts';
 import type { Log } from '../core/capabilities.ts';
+import { parseIpv6 } from '../core/ip.ts';
 import type { DataPlane } from '../dataplane/data-plane.ts';
 import { IpCommand } from '../io/linux/ip-command.ts';
 import { portHolder } from '../io/linux/listeners.ts';
-import { configureInterface } from '../io/linux/netns.ts';
+import { configureInterface, kernelHasIpv6 } from '../io/linux/netns.ts';
 import { type PublishedPort, PublishedPortTable } from '../io/linux/nftables.ts';
 import { closeTap } from '../io/linux/tap.ts';
 import type { TapOpener } from '../io/linux/tap-opener.ts';
@@ -35,6 +36,8 @@ export interface HostPortOptions {
   readonly address: string;
   /** The ingress network, whose addresses are routed into the mesh. */
   readonly subnet: string;
+  /** The same of IPv6, and the gateway there. */
+  readonly ipv6?: { readonly address: string; readonly subnet: string; readonly gateway: string };
   readonly mtuBytes: number;
   /** Where the ruleset for `nft` is written. */
   readonly rulesetFile: string;
@@ -64,6 +67,9 @@ export class HostPort {
   static async open(deps: HostPortDeps, options: HostPortOptions): Promise<HostPort> {
     const address = parseIpv4(options.address);
     const mac = macOfIpv4(address);
+    const ipv6 = (await kernelHasIpv6()) ? options.ipv6 : undefined;
+    const address6 = ipv6 && parseIpv6(ipv6.address);
+    const own6 = address6 && { address6 };
     const fd = await deps.opener.open('/proc/self/ns/net', HOST_DEVICE);
     try {
       await configureInterface(undefined, {
@@ -73,15 +79,17 @@ export class HostPort {
         mac,
         mtuBytes: options.mtuBytes,
         gsoMaxBytes: GSO_BYTES_MAX,
+        ...(address6 && { ipv6: { address: address6, prefix: 128 } }),
       });
-      const uplink = { device: HOST_DEVICE, address };
+      if (ipv6 !== undefined) await routeIpv6(ipv6);
+      const uplink = { device: HOST_DEVICE, address, ...own6 };
       const table = new PublishedPortTable(
         { log: deps.log },
         { uplink, file: options.rulesetFile },
       );
       await table.enableForwarding();
       const id = deps.nextPortId();
-      await deps.dataPlane.apply([{ kind: 'addHostPort', id, fd, address, mac }]);
+      await deps.dataPlane.apply([{ kind: 'addHostPort', id, fd, address, ...own6, mac }]);
       return new HostPort(deps, table, id, fd);
     } catch (error) {
       closeTap(fd);
@@ -96,9 +104,11 @@ export class HostPort {
 
   /** Publishes exactly the ports of `services`, except those that a process of this host holds. */
   async publish(services: readonly ServiceAssignment[]): Promise<void> {
-    const wanted = services.flatMap(({ ingressVip, ports }): PublishedPort[] =>
-      ingressVip === undefined ? [] : ports.map((port) => ({ ...port, vip: ingressVip })),
-    );
+    const wanted = services.flatMap(({ ingressVip, ingressVip6, ports }): PublishedPort[] => {
+      if (ingressVip === undefined) return [];
+      const vips = { vip: ingressVip, ...(ingressVip6 === undefined ? {} : { vip6: ingressVip6 }) };
+      return ports.map((port) => ({ ...port, ...vips }));
+    });
     const holders = await Promise.all(
       wanted.map(({ protocol, publishedPort }) => portHolder(protocol, publishedPort)),
     );
@@ -135,4 +145,20 @@ export class HostPort {
       return [{ protocol, port, holder }];
     });
   }
+}
+
+/**
+ * Routes the IPv6 ingress network by its gateway, whose MAC is known. Without neighbours to be found:
+ * of a packet that the host forwards the kernel would ask from a link-local address, and has none here.
+ */
+async function routeIpv6(ipv6: {
+  readonly subnet: string;
+  readonly gateway: string;
+}): Promise<void> {
+  const { subnet, gateway } = ipv6;
+  const dev = `dev ${HOST_DEVICE}`;
+  await new IpCommand().batch(undefined, [
+    `neigh replace ${gateway} lladdr ${formatMac(GATEWAY_MAC)} ${dev} nud permanent`,
+    `route replace ${subnet} via ${gateway} ${dev} onlink`,
+  ]);
 }

@@ -1,5 +1,6 @@
 import { rm } from 'node:fs/promises';
 import type { Log } from '../core/capabilities.ts';
+import { formatHostPort } from '../core/ip.ts';
 import { hostRoutes } from '../io/host-facts.ts';
 import { type HttpServer, serveHttp } from '../io/http-server.ts';
 import { IpCommand } from '../io/linux/ip-command.ts';
@@ -98,7 +99,7 @@ export class ManagerHost {
       {
         version: packageVersion(),
         nodeId,
-        managers: () => [`${advertiseAddress}:${listen.port}`],
+        managers: () => [formatHostPort(advertiseAddress, listen.port)],
         managerPort: listen.port,
       },
     );

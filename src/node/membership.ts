@@ -1,4 +1,5 @@
 import type { Log } from '../core/capabilities.ts';
+import { formatHostPort } from '../core/ip.ts';
 import { findUnderlay, hostRoutes, machineFacts, type Underlay } from '../io/host-facts.ts';
 import { HttpError } from '../io/http-client.ts';
 import { IpCommand } from '../io/linux/ip-command.ts';
@@ -90,7 +91,7 @@ export class Membership {
       this.#requireNoCluster();
       const underlay = await this.#underlay(request.AdvertiseAddr);
       const { host, port } = this.#options.listenAddress;
-      const listenAddress = request.ListenAddr ?? `${host}:${port}`;
+      const listenAddress = request.ListenAddr ?? formatHostPort(host, port);
       const options = this.#managerOptions(underlay, listenAddress);
       this.#manager = await ManagerHost.create(options, {
         addressPools: request.DefaultAddrPool ?? [],
@@ -106,7 +107,7 @@ export class Membership {
           token: this.#manager.joinTokens().manager,
           availability: 'active',
         });
-        const managers = [`${underlay.address}:${managerPort}`];
+        const managers = [formatHostPort(underlay.address, managerPort)];
         const identity = this.#newIdentity(joined, underlay, managers);
         await this.#enter({ ...identity, listenAddress }, underlay);
         return joined.nodeId;
@@ -200,7 +201,7 @@ export class Membership {
     return {
       log: this.#log,
       stateDirectory: this.#options.stateDirectory,
-      listen: splitHostPort(listenAddress, MANAGER_PORT),
+      listen: listenOn(listenAddress, underlay),
       advertiseAddress: underlay.address,
       nodeId: () => this.#identity?.nodeId,
       taskLogs: (taskId, options) => this.#node?.taskLogs(taskId, options),
@@ -293,7 +294,14 @@ export class Membership {
   }
 }
 
+/** Where a manager listens. All addresses means those of the family that it advertises, at least. */
+function listenOn(text: string, { address }: Underlay): { host: string; port: number } {
+  const { host, port } = splitHostPort(text, MANAGER_PORT);
+  return { host: host === '0.0.0.0' && address.includes(':') ? '::' : host, port };
+}
+
 /** The address at which a server on this host that listens on `host` is reached from here. */
 function reachable(host: string): string {
+  if (host === '::') return '::1';
   return host === '0.0.0.0' ? '127.0.0.1' : host;
 }

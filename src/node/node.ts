@@ -1,12 +1,12 @@
-import { formatIpv4, parseIpv4 } from '../core/address.ts';
 import type { Clock, Log, Random } from '../core/capabilities.ts';
-import { isIpv6, parseIp } from '../core/ip.ts';
+import { isIpv6, parseIp, parseIpv6 } from '../core/ip.ts';
 import { DataPlane } from '../dataplane/data-plane.ts';
 import { readJsonFile, removeFile, writeJsonFile } from '../io/json-file.ts';
 import { TapOpener } from '../io/linux/tap-opener.ts';
 import { systemSchedule } from '../io/system.ts';
 import type {
   AssignmentSet,
+  NetworkAssignment,
   NodeDescription,
   TaskStatusReport,
 } from '../manager/session-protocol.ts';
@@ -17,7 +17,7 @@ import { TaskStore } from '../runtime/task-store.ts';
 import { innerMtuBytes } from '../vxlan/overhead.ts';
 import { Attachments } from './attachments.ts';
 import type { TableSources } from './desired-tables.ts';
-import { HostPort, type PortConflict } from './host-port.ts';
+import { HostPort, type HostPortOptions, type PortConflict } from './host-port.ts';
 import type { Identity } from './identity.ts';
 import { PathMonitor } from './path-monitor.ts';
 import { Peers } from './peers.ts';
@@ -166,10 +166,11 @@ export class Node {
    */
   static async start(deps: NodeDeps, options: NodeOptions): Promise<Node> {
     const { identity, runDir } = options;
+    const vtepAddress = parseIp(identity.advertiseAddress);
     let node: Node | undefined;
     const dataPlane = await DataPlane.start(deps.random, {
-      vtepAddress: parseIpv4(identity.advertiseAddress),
-      listenAddress: 0,
+      vtepAddress,
+      listenAddress: isIpv6(vtepAddress) ? parseIpv6('::') : 0,
       port: identity.dataPathPort,
       flowFile: `${runDir}/flows`,
       linkMtuBytes: options.underlayMtuBytes,
@@ -328,7 +329,8 @@ export class Node {
     }
   }
 
-  async #openHostPort({ networks, ingressAddress }: AssignmentSet): Promise<void> {
+  async #openHostPort(assignments: AssignmentSet): Promise<void> {
+    const { networks, ingressAddress, ingressAddress6 } = assignments;
     const ingress = networks.find((network) => network.ingress);
     if (this.#hostPort !== undefined || ingress === undefined || ingressAddress === '') return;
     this.#hostPort = await HostPort.open(
@@ -339,8 +341,9 @@ export class Node {
         nextPortId: () => this.#nextPortId++,
       },
       {
-        address: formatIpv4(parseIpv4(ingressAddress)),
+        address: ingressAddress,
         subnet: ingress.subnet,
+        ...ipv6Ingress(ingress, ingressAddress6),
         mtuBytes: this.overlayMtuBytes,
         rulesetFile: `${this.#options.runDir}/published-ports.nft`,
       },
@@ -378,4 +381,12 @@ export class Node {
   #failed(error: unknown, what: string): void {
     if (!this.#closed) this.#deps.log.error({ what, error: String(error) }, 'a step failed');
   }
+}
+
+function ipv6Ingress(
+  { subnet6, gateway6 }: NetworkAssignment,
+  address: string | undefined,
+): Pick<HostPortOptions, 'ipv6'> {
+  if (subnet6 === undefined || gateway6 === undefined || address === undefined) return {};
+  return { ipv6: { address, subnet: subnet6, gateway: gateway6 } };
 }

@@ -341,6 +341,7 @@ test('`network create` puts every address with its subnet', async (t) => {
   const body = {
     Name: 'net',
     Driver: 'overlay',
+    EnableIPv6: false,
     Internal: false,
     Attachable: false,
     Ingress: false,
@@ -370,6 +371,25 @@ test('`network create` puts every address with its subnet', async (t) => {
           AuxiliaryAddresses: { dns: '10.1.0.5', ntp: '10.1.0.6' },
         },
         { Subnet: '10.2.0.0/16', Gateway: '10.2.0.9' },
+      ],
+    },
+  });
+  await weft(agent, [
+    ...['network', 'create', '--ipv6', '--subnet', '10.1.0.0/16', '--subnet', 'FD00:1:0::/64'],
+    ...['--gateway', 'fd00:1::9', '--ip-range', 'fd00:1::7:0/112', '--gateway', '10.1.0.9'],
+    ...['--aux-address', 'dns=fd00:1::5', 'net'],
+  ]);
+  t.match(agent.requests.at(-1)?.body, {
+    EnableIPv6: true,
+    IPAM: {
+      Config: [
+        { Subnet: '10.1.0.0/16', Gateway: '10.1.0.9' },
+        {
+          Subnet: 'fd00:1::/64',
+          Gateway: 'fd00:1::9',
+          IPRange: 'fd00:1::7:0/112',
+          AuxiliaryAddresses: { dns: 'fd00:1::5' },
+        },
       ],
     },
   });
@@ -557,6 +577,22 @@ test('a wrong command line is refused before the agent is asked', async (t) => {
     ['init --default-addr-pool 10.0.0.1/8', 'did you mean 10.0.0.0/8?', 'weft init'],
     ['network create', "Missing required argument 'name'", 'weft network create'],
     ['network create --subnet 10.0.0.0/33 n', 'n in [0, 32]', 'weft network create'],
+    ['network create --ipv6 --subnet fd00::/129 n', 'n in [0, 128]', 'weft network create'],
+    [
+      'network create --ipv6 --subnet fd00::1/64 n',
+      'did you mean fd00::/64?',
+      'weft network create',
+    ],
+    [
+      'network create --subnet fd00::/64 n',
+      'Cannot use --subnet fd00::/64: expected --ipv6 with an IPv6 subnet',
+      'weft network create',
+    ],
+    [
+      'network create --ipv6 --subnet fd00::/64 --gateway 10.0.0.1 n',
+      'Cannot use --gateway 10.0.0.1: expected an address of fd00::/64',
+      'weft network create',
+    ],
     [
       'network create --gateway 10.0.0.1 n',
       'Cannot use --gateway 10.0.0.1: expected a --subnet that holds it',

@@ -144,17 +144,23 @@ test('findExecutable() looks where execvp(3) does', async (t) => {
   t.same(await findExecutable('etc', '/', '/'), { found: false, reason: 'not-executable' });
 });
 
-test('parseInterfaces() reads addresses of IPv4 only', (t) => {
+test('parseInterfaces() reads the addresses that last, of both families', (t) => {
   const json = `[{"ifname":"eth0","flags":["BROADCAST","UP"],"mtu":1450,"address":"02:42:0a:00:00:05",
-    "addr_info":[{"family":"inet","local":"10.0.0.5","prefixlen":24},
-                 {"family":"inet6","local":"fe80::1","prefixlen":64}]}]`;
+    "addr_info":[{"family":"inet","local":"10.0.0.5","prefixlen":24,"scope":"global"},
+                 {"family":"inet6","local":"fd00::a1","prefixlen":64,"scope":"global","temporary":true},
+                 {"family":"inet6","local":"fd00::a2","prefixlen":64,"scope":"global","deprecated":true},
+                 {"family":"inet6","local":"fd00::5","prefixlen":64,"scope":"global"},
+                 {"family":"inet6","local":"fe80::1","prefixlen":64,"scope":"link"}]}]`;
   t.same(parseInterfaces(json), [
     {
       name: 'eth0',
       mac: '02:42:0a:00:00:05',
       mtuBytes: 1450,
       isUp: true,
-      addresses: [{ address: '10.0.0.5', prefix: 24 }],
+      addresses: [
+        { address: '10.0.0.5', prefix: 24 },
+        { address: 'fd00::5', prefix: 64 },
+      ],
     },
   ]);
   t.same(parseInterfaces(''), []);

@@ -5,11 +5,13 @@ import { join } from 'node:path';
 import { type Test, test } from 'tap';
 import { parseIpv4, parseMac } from '../../src/core/address.ts';
 import { type LogFields, SILENT_LOG } from '../../src/core/capabilities.ts';
+import { parseIpv6 } from '../../src/core/ip.ts';
 import { IpCommand } from '../../src/io/linux/ip-command.ts';
 import {
   configureInterface,
   createNetns,
   deleteNetns,
+  kernelHasIpv6,
   listNetns,
   netnsExists,
   netnsPath,
@@ -101,6 +103,7 @@ test('configureInterface() makes an interface what it is to be, from any state',
     );
     t.match(await ip.command(['-n', netns, 'route']), 'default via 10.0.1.1 dev eth0');
     t.match(await ip.command(['-n', netns, '-d', 'link', 'show', 'eth0']), 'gso_max_size 60000');
+    t.equal(await readSysctl('net/ipv6/conf/eth0/disable_ipv6', runInNetns(netns)), '1');
   }
   await t.rejects(configureInterface(netns, { ...config, name: 'eth1' }), {
     name: 'CommandError',
@@ -108,7 +111,33 @@ test('configureInterface() makes an interface what it is to be, from any state',
   });
 });
 
+test('configureInterface() switches IPv6 on, and leaves nothing for it to find out', async (t) => {
+  const netns = await newNetns(t);
+  const ip = new IpCommand();
+  await ip.batch(netns, ['tuntap add dev eth0 mode tap', 'link set eth0 up']);
+  const config = { name: 'eth0', address: parseIpv4('10.0.1.3'), prefix: 24 };
+  const gateway = parseIpv6('fd00:1::1');
+  for (const last of ['7', '3', '3']) {
+    const address = parseIpv6(`fd00:1::${last}`);
+    await configureInterface(netns, { ...config, ipv6: { address, prefix: 64, gateway } });
+  }
+  const [link] = JSON.parse(await ip.command(['-n', netns, '-j', '-6', 'addr', 'show', 'eth0']));
+  t.match(
+    link.addr_info,
+    [{ local: 'fd00:1::3', prefixlen: 64, tentative: undefined }],
+    'at once, and alone: no link-local address beside it',
+  );
+  t.equal(link.addr_info.length, 1);
+  t.match(await ip.command(['-n', netns, '-6', 'route']), 'default via fd00:1::1 dev eth0');
+  const read = (key: string) => readSysctl(`net/ipv6/conf/eth0/${key}`, runInNetns(netns));
+  for (const key of ['accept_ra', 'autoconf', 'accept_dad', 'disable_ipv6']) {
+    t.equal(await read(key), '0', key);
+  }
+  t.ok(await kernelHasIpv6());
+});
+
 const UPLINK = { device: 'weft0', address: parseIpv4('10.255.0.2') };
+const UPLINK6 = { ...UPLINK, address6: parseIpv6('fd00:8::2') };
 const WEB: PublishedPort = {
   protocol: 'tcp',
   publishedPort: 8080,
@@ -124,13 +153,21 @@ test('renderPublishedPorts() does not depend on order, and refuses what is wrong
   t.equal(renderPublishedPorts(UPLINK, ports.toReversed()), text);
   t.match(text, '443 : 10.255.0.5 . 80,\n      8080 : 10.255.0.5 . 80 }');
   t.match(text, 'snat ip to 10.255.0.2');
+  t.notMatch(text, 'ip6', 'a host without IPv6 publishes nothing by it');
+  const dual = renderPublishedPorts(UPLINK6, [{ ...WEB, vip6: 'FD00:8:0::5' }, other]);
+  t.match(
+    dual,
+    'map tcp6-ports {\n    type inet_service : ipv6_addr . inet_service\n    elements = { 8080 : fd00:8::5 . 80 }',
+  );
+  t.match(dual, 'ip6 saddr ::1 snat ip6 to fd00:8::2');
   for (const [port, message] of [
     [{ ...WEB, publishedPort: 0 }, /Cannot use 0 as a port/],
     [{ ...WEB, targetPort: 65_536 }, /Cannot use 65536 as a port/],
     [{ ...WEB, targetPort: 1.5 }, /Cannot use 1.5 as a port/],
     [{ ...WEB, vip: '10.0.0.1; drop' }, /as an IPv4 address/],
+    [{ ...WEB, vip6: 'fd00::1; drop' }, /as an IPv6 address/],
   ] as const) {
-    t.throws(() => renderPublishedPorts(UPLINK, [port]), { name: 'RangeError', message });
+    t.throws(() => renderPublishedPorts(UPLINK6, [port]), { name: 'RangeError', message });
   }
   t.throws(() => renderPublishedPorts(UPLINK, [WEB, WEB]), { message: /publish 8080\/tcp twice/ });
   t.throws(() => renderPublishedPorts({ ...UPLINK, device: 'a"b' }, []), RangeError);
@@ -218,26 +255,63 @@ test('clients reach a published port under their own address', async (t) => {
   const ip = new IpCommand();
   await ip.command(`link add up0 netns ${node} type veth peer eth0 netns ${client}`.split(' '));
   await ip.command(`link add weft0 netns ${node} type veth peer eth0 netns ${backend}`.split(' '));
-  await configureInterface(client, { name: 'eth0', address: parseIpv4('192.168.7.2'), prefix: 24 });
-  await configureInterface(node, { name: 'up0', address: parseIpv4('192.168.7.1'), prefix: 24 });
-  await configureInterface(node, { name: 'weft0', address: UPLINK.address, prefix: 24 });
+  const vip6 = 'fd00:8::5';
+  const onLink = (address: string, gateway?: string) => ({
+    address: parseIpv6(address),
+    prefix: 64,
+    ...(gateway === undefined ? {} : { gateway: parseIpv6(gateway) }),
+  });
+  await configureInterface(client, {
+    name: 'eth0',
+    address: parseIpv4('192.168.7.2'),
+    prefix: 24,
+    ipv6: onLink('fd00:7::2'),
+  });
+  await configureInterface(node, {
+    name: 'up0',
+    address: parseIpv4('192.168.7.1'),
+    prefix: 24,
+    ipv6: onLink('fd00:7::1'),
+  });
+  await configureInterface(node, {
+    name: 'weft0',
+    address: UPLINK.address,
+    prefix: 24,
+    ipv6: { ...onLink('fd00:8::2'), prefix: 128 },
+  });
   await configureInterface(backend, {
     name: 'eth0',
     address: parseIpv4(WEB.vip),
     prefix: 24,
     gateway: UPLINK.address,
+    ipv6: onLink(vip6, 'fd00:8::2'),
   });
+  // As with an agent behind weft0: a next hop whose address nobody has to be asked for.
+  const backendLink = (await ip.interfaces(backend)).find(({ name }) => name === 'eth0');
+  await ip.batch(node, [
+    `neigh replace fd00:8::1 lladdr ${backendLink?.mac} dev weft0 nud permanent`,
+    'route replace fd00:8::/64 via fd00:8::1 dev weft0 onlink',
+  ]);
   const directory = await mkdtemp(join(tmpdir(), 'weft-test-'));
   t.teardown(() => rm(directory, { recursive: true, force: true }));
   const table = new PublishedPortTable(
     { log: SILENT_LOG, run: runInNetns(node) },
-    { uplink: UPLINK, file: join(directory, 'nftables.conf') },
+    { uplink: UPLINK6, file: join(directory, 'nftables.conf') },
   );
-  await writeSysctls({ 'net/ipv4/ip_forward': '0' }, runInNetns(node));
+  await writeSysctls(
+    { 'net/ipv4/ip_forward': '0', 'net/ipv6/conf/up0/accept_ra': '1' },
+    runInNetns(node),
+  );
   await table.enableForwarding();
-  await table.replace([WEB]);
+  await table.enableForwarding();
+  t.equal(
+    await readSysctl('net/ipv6/conf/up0/accept_ra', runInNetns(node)),
+    '2',
+    'a host with a default route of router advertisements keeps it',
+  );
+  await table.replace([{ ...WEB, vip6 }]);
 
-  const server = `require('net').createServer((s) => s.end(s.remoteAddress)).listen(80, '0.0.0.0',
+  const server = `require('net').createServer((s) => s.end(s.remoteAddress)).listen(80, '::',
     () => console.log('up'))`;
   const script = '"$1" -e "$2" >"$3" 2>&1 & echo $!';
   const output = join(directory, 'server');
@@ -251,8 +325,15 @@ test('clients reach a published port under their own address', async (t) => {
     [client, '192.168.7.1', '192.168.7.2'],
     [node, '192.168.7.1', '192.168.7.1'],
     [node, '127.0.0.1', '10.255.0.2'], // loopback addresses cannot travel
+    [client, 'fd00:7::1', 'fd00:7::2'],
+    [node, 'fd00:7::1', 'fd00:7::1'],
+    [node, '::1', 'fd00:8::2'],
   ] as const) {
     const got = await runInNetns(from)([process.execPath, '-e', ask, address]);
-    t.equal(got, seen, `${address} from ${from === client ? 'outside' : 'the node'}`);
+    t.equal(
+      got.replace('::ffff:', ''),
+      seen,
+      `${address} from ${from === client ? 'outside' : 'the node'}`,
+    );
   }
 });

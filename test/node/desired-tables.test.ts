@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { test } from 'tap';
 import { formatIpv4, macOfIpv4, parseIpv4 } from '../../src/core/address.ts';
-import { formatIp } from '../../src/core/ip.ts';
+import { formatIp, parseIpv6 } from '../../src/core/ip.ts';
 import type { DataPlaneCommand } from '../../src/dataplane/commands.ts';
 import type { NetworkAssignment, ServiceAssignment } from '../../src/manager/session-protocol.ts';
 import {
@@ -40,6 +40,7 @@ const VTEP_C: VtepRecord = { address: parseIpv4('198.51.100.3'), port: 4790 };
 
 interface EndpointSpec {
   readonly address: string;
+  readonly address6?: string;
   readonly taskId: string;
   readonly state?: EndpointState;
   readonly vtep?: VtepRecord;
@@ -54,6 +55,7 @@ function placed(spec: EndpointSpec): PlacedEndpoint {
   const record = {
     networkId: spec.networkId ?? 'blue',
     address,
+    ...(spec.address6 === undefined ? {} : { address6: parseIpv6(spec.address6) }),
     mac: macOfIpv4(address),
     serviceId: spec.serviceId ?? 'web',
     taskId: spec.taskId,
@@ -129,6 +131,50 @@ test('networks, VTEPs, remote endpoints and services become entries, in that ord
       },
     },
   ]);
+  t.end();
+});
+
+const DUAL = { ...BLUE, subnet6: 'fd00:1::/64', gateway6: 'fd00:1::1' };
+const DUAL_WEB: ServiceAssignment = {
+  ...WEB,
+  vips: [{ networkId: 'blue', address: '10.0.1.2', address6: 'fd00:1::2' }],
+  ingressVip6: 'fd00::9',
+};
+
+test('a dual-stack network has entries of both families, and a service one for each VIP', (t) => {
+  const ingress = { ...INGRESS, subnet6: 'fd00::/64', gateway6: 'fd00::1' };
+  const endpoints = [
+    placed({ address: '10.0.1.5', address6: 'fd00:1::5', taskId: 'here' }),
+    placed({ address: '10.0.1.6', address6: 'fd00:1::6', taskId: 'there', vtep: VTEP_B }),
+    placed({ address: '10.0.1.7', taskId: 'without', vtep: VTEP_C }),
+  ];
+  const found = commands({ networks: [ingress, DUAL], services: [DUAL_WEB], endpoints });
+  t.match(found, [
+    { kind: 'setNetwork', subnet6: { address: 'fd00::', prefix: 64 }, gateway6: 'fd00::1' },
+    { kind: 'setNetwork', subnet6: { address: 'fd00:1::', prefix: 64 }, gateway6: 'fd00:1::1' },
+    { kind: 'setVtep' },
+    { kind: 'setVtep' },
+    { kind: 'setEndpoint', address: parseIpv4('10.0.1.6'), address6: 'fd00:1::6' },
+    { kind: 'setEndpoint', address: parseIpv4('10.0.1.7') },
+  ]);
+  const services = found.flatMap((command) =>
+    command.kind === 'setService' ? [command.service] : [],
+  );
+  t.same(
+    services.map(({ scope, vip, gateway, backends }) => [
+      scope,
+      formatIp(vip),
+      formatIp(gateway),
+      backends.map(({ address }) => formatIp(address)),
+    ]),
+    [
+      [4097, '10.0.1.2', '10.0.1.1', ['10.0.1.5', '10.0.1.6', '10.0.1.7']],
+      [4097, 'fd00:1::2', 'fd00:1::1', ['fd00:1::5', 'fd00:1::6']],
+      [0, '10.0.0.9', '10.0.0.1', ['10.0.1.5', '10.0.1.6', '10.0.1.7']],
+      [0, 'fd00::9', 'fd00::1', ['fd00:1::5', 'fd00:1::6']],
+    ],
+    'an endpoint without an IPv6 address is behind none',
+  );
   t.end();
 });
 
@@ -298,6 +344,32 @@ const CHANGES: readonly [string, Partial<TableSources>, Partial<TableSources>, s
     FULL,
     { ...FULL, endpoints: [{ ...REMOTE, record: { ...REMOTE.record, state: 'draining' } }] },
     ['setService 10.0.1.2 of 4097', 'setService 10.0.0.9 of 0'],
+  ],
+  [
+    'an IPv6 VIP that comes and goes',
+    { ...FULL, networks: [INGRESS, DUAL], services: [DUAL_WEB] },
+    {
+      ...FULL,
+      networks: [INGRESS, DUAL],
+      services: [
+        { ...WEB, vips: [{ networkId: 'blue', address: '10.0.1.2', address6: 'fd00:1::3' }] },
+      ],
+    },
+    [
+      'removeService fd00::9 of 0',
+      'removeService fd00:1::2 of 4097',
+      'setService fd00:1::3 of 4097',
+    ],
+  ],
+  [
+    'an underlay of IPv6',
+    NOTHING,
+    {
+      networks: [],
+      services: [],
+      vteps: [{ address: parseIpv6('fd00:f::2'), port: 4789 }],
+    },
+    ['setVtep fd00:f::2'],
   ],
   [
     'a network that got another VNI',

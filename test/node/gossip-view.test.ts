@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { test } from 'tap';
 import { parseIpv4, parseMac } from '../../src/core/address.ts';
+import { formatIp, type Ip, parseIp, parseIpv6 } from '../../src/core/ip.ts';
 import type { Json } from '../../src/core/store.ts';
 import {
   endpointKey,
@@ -40,6 +41,7 @@ test('vtepRecords() gives the other nodes in the order they are known', (t) => {
 
 const RECORD = { ...TASK, address: parseIpv4('10.0.1.5'), mac: parseMac('02:42:0a:00:01:05') };
 const VTEP_B = { address: parseIpv4('192.0.2.2'), port: 4789 };
+const VTEP_V6 = { address: parseIpv6('fd00:f::2'), port: 4789 };
 const NOBODY: ReadonlySet<string> = new Set();
 
 for (const [name, entries, suspects, expected] of [
@@ -54,6 +56,12 @@ for (const [name, entries, suspects, expected] of [
     [task('b'), vtep('b', '192.0.2.2')],
     NOBODY,
     [{ record: RECORD, vtep: VTEP_B, suspect: false }],
+  ],
+  [
+    'an underlay and a task of IPv6, in whatever form they are told',
+    [task('b', { address6: 'FD00:1:0::5' }), vtep('b', 'fd00:f:0::2')],
+    NOBODY,
+    [{ record: { ...RECORD, address6: parseIpv6('fd00:1::5') }, vtep: VTEP_V6, suspect: false }],
   ],
   [
     'a node that does not answer is a suspect',
@@ -99,6 +107,11 @@ test('announcements that are none are refused whole', (t) => {
   for (const [field, value] of [
     ['address', '10.0.1'],
     ['address', 5],
+    ['address', 'fd00::1'],
+    ['address6', '10.0.1.5'],
+    ['address6', 'fd00::1%eth0'],
+    ['address6', null],
+    ['address6', `fd00::${'0'.repeat(16_000)}1`],
     ['mac', '02:42:0a:00:01'],
     ['state', 'dead'],
     ['primary', 'yes'],
@@ -110,10 +123,22 @@ test('announcements that are none are refused whole', (t) => {
   t.end();
 });
 
+function isUndefinedOr<Value>(value: Value | undefined, is: (value: Value) => boolean): boolean {
+  return value === undefined || is(value);
+}
+
+/** Whether an address is in the one form of its kind. */
+function isCanonical(address: Ip): boolean {
+  return parseIp(formatIp(address)) === address;
+}
+
 test('no JSON from the network makes the view throw', (t) => {
   // Half of the values are near misses: a good record with one field replaced.
   const nearMiss = fc
-    .tuple(fc.constantFrom(...Object.keys(TASK), 'port'), fc.jsonValue())
+    .tuple(
+      fc.constantFrom(...Object.keys(TASK), 'address6', 'port'),
+      fc.oneof(fc.jsonValue(), fc.ipV6(), fc.ipV4()),
+    )
     .map(([field, value]) => ({ ...TASK, port: 4789, [field]: value }));
   const entry = fc.record({
     node: fc.constantFrom('self', 'b', 'c'),
@@ -127,7 +152,8 @@ test('no JSON from the network makes the view throw', (t) => {
       return (
         placed.length <= entries.length &&
         placed.every(({ record }) => Number.isInteger(record.address + record.mac)) &&
-        vteps.every(({ address, port }) => Number.isInteger(address) && port > 0)
+        placed.every(({ record: { address6 } }) => isUndefinedOr(address6, isCanonical)) &&
+        vteps.every(({ address, port }) => isCanonical(address) && port > 0)
       );
     }),
     { numRuns: 500 },

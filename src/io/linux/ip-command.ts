@@ -1,8 +1,8 @@
 import { type RunCommand, runCommand } from '../process.ts';
 
-/** An IPv4 address of an interface, as `ip -j addr` shows it. */
+/** An address of an interface, as `ip -j addr` shows it. */
 export interface InterfaceAddress {
-  /** `a.b.c.d`. */
+  /** `a.b.c.d`, or IPv6 in the form of RFC 5952. */
   readonly address: string;
   /** Prefix length in bits. */
   readonly prefix: number;
@@ -52,7 +52,7 @@ export class IpCommand {
   }
 
   /**
-   * The interfaces with their IPv4 addresses.
+   * The interfaces with their lasting addresses: IPv6 link-local and temporary ones are left out.
    *
    * @param netns - Name of the network namespace to look in; undefined for this one.
    */
@@ -76,6 +76,10 @@ interface IpAddrJson {
     readonly family: string;
     readonly local: string;
     readonly prefixlen: number;
+    readonly scope?: string;
+    /** RFC 8981: changes every day. */
+    readonly temporary?: boolean;
+    readonly deprecated?: boolean;
   }[];
 }
 
@@ -93,7 +97,13 @@ export function parseInterfaces(text: string): readonly InterfaceState[] {
     mtuBytes: link.mtu,
     isUp: link.flags.includes('UP'),
     addresses: link.addr_info
-      .filter((entry) => entry.family === 'inet')
+      .filter(isLasting)
       .map((entry) => ({ address: entry.local, prefix: entry.prefixlen })),
   }));
+}
+
+function isLasting(entry: IpAddrJson['addr_info'][number]): boolean {
+  if (entry.family === 'inet') return true;
+  const passes = entry.temporary === true || entry.deprecated === true || entry.scope === 'link';
+  return entry.family === 'inet6' && !passes;
 }

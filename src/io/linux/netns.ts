@@ -1,6 +1,7 @@
 import { mkdir, readdir, stat } from 'node:fs/promises';
 import { formatIpv4, formatMac, type Ipv4, type Mac } from '../../core/address.ts';
 import { invariant } from '../../core/invariant.ts';
+import type { Ipv6 } from '../../core/ip.ts';
 import { type RunCommand, runCommand, withPrefix } from '../process.ts';
 import { IpCommand } from './ip-command.ts';
 
@@ -36,9 +37,38 @@ const TASK_SYSCTLS: Sysctls = {
   'net/ipv4/conf/all/rp_filter': '0',
   'net/ipv4/conf/default/rp_filter': '0',
   'net/ipv4/conf/all/forwarding': '0',
-  // The overlay is IPv4: no router solicitations and duplicate address detection into the switch.
+  'net/ipv6/conf/all/forwarding': '0',
+  // Most networks are IPv4: no router solicitations and duplicate address detection into the switch.
+  // configureInterface() switches IPv6 on where a network has it.
   'net/ipv6/conf/default/disable_ipv6': '1',
 };
+
+/**
+ * Whether this kernel has IPv6: it may be without it, or be booted with `ipv6.disable=1`. What is
+ * `disable_ipv6` for single interfaces is no obstacle.
+ */
+export async function kernelHasIpv6(): Promise<boolean> {
+  return await stat('/proc/sys/net/ipv6').then(
+    () => true,
+    () => false,
+  );
+}
+
+/**
+ * IPv6 on an interface into the switch: its address is given, and nothing else is there that it could
+ * find out. It has no link-local address: nothing on the network is reached by one.
+ */
+function ipv6Sysctls(device: string): Sysctls {
+  const conf = `net/ipv6/conf/${device}`;
+  return {
+    [`${conf}/accept_ra`]: '0',
+    [`${conf}/autoconf`]: '0',
+    [`${conf}/router_solicitations`]: '0',
+    [`${conf}/accept_dad`]: '0',
+    [`${conf}/addr_gen_mode`]: '1', // IN6_ADDR_GEN_MODE_NONE (linux/if_link.h)
+    [`${conf}/disable_ipv6`]: '0', // last: what it does when it comes up depends on the others
+  };
+}
 
 /**
  * Reads one kernel setting.
@@ -174,11 +204,22 @@ export interface InterfaceConfig {
   readonly gsoMaxBytes?: number;
   /** Next hop of the default route, which then leaves by this interface. */
   readonly gateway?: Ipv4;
+  /** On a dual-stack network. The kernel must have IPv6. */
+  readonly ipv6?: InterfaceIpv6;
+}
+
+/** The IPv6 side of an interface. */
+export interface InterfaceIpv6 {
+  readonly address: Ipv6;
+  /** Prefix length in bits. */
+  readonly prefix: number;
+  /** Next hop of the IPv6 default route. */
+  readonly gateway?: Ipv6;
 }
 
 /**
- * Gives an interface its addresses and sets it up. Repeatable: another IPv4 address that it had is
- * removed, what is right already stays.
+ * Gives an interface its addresses and sets it up. Repeatable: another lasting address that it had is
+ * removed, what is right already stays. IPv6 is left as it is without `config.ipv6`.
  *
  * @param netns - Name of the namespace that holds it; undefined for this one.
  * @throws {CommandError} if there is no such interface, or `ip` refuses a value
@@ -188,21 +229,30 @@ export async function configureInterface(
   config: InterfaceConfig,
   ip: IpCommand = new IpCommand(),
 ): Promise<void> {
+  const { ipv6 } = config;
   const dev = `dev ${config.name}`;
   const address = `${formatIpv4(config.address)}/${config.prefix}`;
+  const address6 = ipv6 && `${ipv6.address}/${ipv6.prefix}`;
   const known = (await ip.interfaces(netns)).find((link) => link.name === config.name);
   const others = (known?.addresses ?? [])
     .map((entry) => `${entry.address}/${entry.prefix}`)
-    .filter((entry) => entry !== address);
+    .filter((entry) => entry !== address && entry !== address6);
   const lines = others.map((other) => `addr del ${other} ${dev}`);
   if (config.mac !== undefined) lines.push(`link set ${dev} address ${formatMac(config.mac)}`);
   if (config.mtuBytes !== undefined) lines.push(`link set ${dev} mtu ${config.mtuBytes}`);
   if (config.gsoMaxBytes !== undefined) {
     lines.push(`link set ${dev} gso_max_size ${config.gsoMaxBytes}`);
   }
-  lines.push(`addr replace ${address} ${dev}`, `link set ${dev} up`);
+  lines.push(`addr replace ${address} ${dev}`);
+  if (address6 !== undefined) lines.push(`addr replace ${address6} ${dev} nodad`);
+  lines.push(`link set ${dev} up`);
   if (config.gateway !== undefined) {
     lines.push(`route replace default via ${formatIpv4(config.gateway)} ${dev}`);
+  }
+  if (ipv6?.gateway !== undefined) lines.push(`route replace ::/0 via ${ipv6.gateway} ${dev}`);
+  if (ipv6 !== undefined) {
+    const run = netns === undefined ? runCommand : runInNetns(netns);
+    await writeSysctls(ipv6Sysctls(config.name), run);
   }
   await ip.batch(netns, lines);
 }
