@@ -166,6 +166,14 @@ test('`join`, `leave` and `join-token` use Docker’s requests', async (t) => {
       },
       'This node joined a cluster as a worker.\n',
     ],
+    ...['fd00::1', '[fd00::1]', '[fd00::1]:2377'].map(
+      (address) =>
+        [
+          ['join', '--token', 'T', address],
+          { body: { JoinToken: 'T', RemoteAddrs: ['[fd00::1]:2377'] } },
+          'This node joined a cluster as a worker.\n',
+        ] as const,
+    ),
     [['leave'], {}, 'Node left the cluster.\n'],
     [['leave', '--force'], { query: { force: '1' } }, 'Node left the cluster.\n'],
     [['join-token', '-q', 'manager'], {}, 'SWMTKN-1-m\n'],

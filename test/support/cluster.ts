@@ -1,6 +1,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
+import { formatHostPort } from '../../src/core/ip.ts';
 import { HttpClient } from '../../src/io/http-client.ts';
 import type { Lab, LabHost, Output } from './lab.ts';
 import { Lines } from './lines.ts';
@@ -114,7 +115,7 @@ export async function startCluster(lab: Lab, count: number): Promise<Cluster> {
   if (manager === undefined) throw new RangeError('Cannot start a cluster of no hosts');
   await manager.weft('init');
   const { stdout } = await manager.weft('join-token', '-q', 'worker');
-  const address = `${manager.host.address}:2377`;
+  const address = formatHostPort(manager.host.address, 2377);
   for (const worker of workers) await worker.weft('join', '--token', stdout.trim(), address);
   return { lab, agents, manager };
 }

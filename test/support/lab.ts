@@ -19,11 +19,22 @@ export interface LabHost {
   readonly name: string;
   /** Name of the network namespace. */
   readonly netns: string;
-  /** Address of `eth0`. */
+  /** Address of `eth0`: IPv4, or the IPv6 one in a lab without IPv4. */
   readonly address: string;
+  /** IPv6 address of `eth0`. */
+  readonly address6: string;
 }
 
 const UNDERLAY_PREFIX = '172.30.0';
+const UNDERLAY_PREFIX6 = 'fd30:0:0:30';
+/** Smallest MTU of a link with IPv6 (RFC 8200 section 5). */
+const IPV6_MTU_MIN = 1280;
+
+/** What a lab's underlay is made of. */
+export interface LabOptions {
+  /** Whether machines have IPv4 addresses beside the IPv6 ones; they have by default. */
+  readonly ipv4?: boolean;
+}
 
 /**
  * Machines made of network namespaces, joined by a bridge in a namespace of its own. Everything that
@@ -36,13 +47,15 @@ export class Lab {
   /** A folder for the state of what runs in the lab. */
   readonly folder: string = mkdtempSync(join(tmpdir(), 'weft-lab-'));
   readonly hosts: LabHost[] = [];
+  readonly #hasIpv4: boolean;
   readonly #children = new Set<ChildProcess>();
   readonly #exitHook = (): void => this.#removeNow();
   /** A signal ends the process by way of its exit, so that nothing of the lab stays. */
   readonly #signalHook = (): void => process.exit(1);
   #nextHost = 1;
 
-  constructor() {
+  constructor({ ipv4 = true }: LabOptions = {}) {
+    this.#hasIpv4 = ipv4;
     process.once('exit', this.#exitHook);
     for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, this.#signalHook);
     this.#batch([`netns add ${this.#switch}`]);
@@ -57,31 +70,36 @@ export class Lab {
    * Adds a machine to the underlay.
    *
    * @param name - A few letters; part of the namespace's name.
-   * @param mtu - Of its underlay interface, in bytes.
+   * @param mtu - Of its underlay interface, in bytes; below 1280 the machine has no IPv6 there.
    */
   addHost(name: string, mtu = 1500): LabHost {
     const index = this.#nextHost++;
+    const address4 = `${UNDERLAY_PREFIX}.${index}`;
+    const address6 = `${UNDERLAY_PREFIX6}::${index.toString(16)}`;
     const host = {
       name,
       netns: `${this.prefix}${name}`,
-      address: `${UNDERLAY_PREFIX}.${index}`,
+      address: this.#hasIpv4 ? address4 : address6,
+      address6,
     };
     this.#batch([
       `netns add ${host.netns}`,
       `link add eth0 netns ${host.netns} type veth peer name p${index} netns ${this.#switch}`,
     ]);
     this.#batch([`link set p${index} mtu ${mtu} master br0 up`], this.#switch);
-    this.#batch(
-      [`addr add ${host.address}/24 dev eth0`, `link set eth0 mtu ${mtu} up`, 'link set lo up'],
-      host.netns,
-    );
+    const addresses = [
+      ...(this.#hasIpv4 ? [`addr add ${address4}/24 dev eth0`] : []),
+      ...(mtu >= IPV6_MTU_MIN ? [`addr add ${address6}/64 dev eth0 nodad`] : []),
+    ];
+    const up = [`link set eth0 mtu ${mtu} up`, 'link set lo up'];
+    this.#batch([...up, ...addresses], host.netns);
     this.hosts.push(host);
     return host;
   }
 
   /** Takes a machine's cable out, or plugs it in again. */
   setLink(host: LabHost, up: boolean): void {
-    const index = Number(host.address.split('.').at(-1));
+    const index = this.hosts.indexOf(host) + 1;
     this.#batch([`link set p${index} ${up ? 'up' : 'down'}`], this.#switch);
   }
 

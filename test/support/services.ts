@@ -108,6 +108,8 @@ export interface PlacedTask {
   readonly state: string;
   /** On the first network. */
   readonly address: string;
+  /** The IPv6 one there; empty if that network has none. */
+  readonly address6: string;
 }
 
 interface ApiTask {
@@ -146,7 +148,8 @@ export async function tasksOf(cluster: Cluster, service: string): Promise<readon
           netns: taskNetns(lab, agent, task.ID),
           pid: task.Status.ContainerStatus?.PID ?? 0,
           state: task.Status.State,
-          address: (task.NetworksAttachments?.[0]?.Addresses[0] ?? '').replace(/\/.*$/, ''),
+          address: withoutPrefix(task.NetworksAttachments?.[0]?.Addresses[0]),
+          address6: withoutPrefix(task.NetworksAttachments?.[0]?.Addresses[1]),
         },
       ];
     })
@@ -171,12 +174,21 @@ export async function runningTasks(
   );
 }
 
-/** The VIP of a service on its first network of its own, and the gateway there. */
-export async function vipOf(
-  { manager }: Cluster,
-  service: string,
-  network: string,
-): Promise<{ readonly vip: string; readonly gateway: string }> {
+function withoutPrefix(address = ''): string {
+  return address.replace(/\/.*$/, '');
+}
+
+/** A service's VIPs on one network, and the gateways there. */
+export interface Vips {
+  readonly vip: string;
+  readonly gateway: string;
+  /** Both are empty on a network without IPv6. */
+  readonly vip6: string;
+  readonly gateway6: string;
+}
+
+/** The VIPs of a service on a network of its own. */
+export async function vipOf({ manager }: Cluster, service: string, network: string): Promise<Vips> {
   const found = (await manager.api.json('GET', `/networks/${network}`)) as {
     readonly Id: string;
     readonly IPAM: { readonly Config: readonly { readonly Gateway: string }[] };
@@ -186,10 +198,12 @@ export async function vipOf(
       readonly VirtualIPs: readonly { readonly NetworkID: string; readonly Addr: string }[];
     };
   };
-  const own = Endpoint.VirtualIPs.find(({ NetworkID }) => NetworkID === found.Id);
+  const own = Endpoint.VirtualIPs.filter(({ NetworkID }) => NetworkID === found.Id);
   return {
-    vip: own?.Addr.replace(/\/.*$/, '') ?? '',
+    vip: withoutPrefix(own[0]?.Addr),
     gateway: found.IPAM.Config[0]?.Gateway ?? '',
+    vip6: withoutPrefix(own[1]?.Addr),
+    gateway6: found.IPAM.Config[1]?.Gateway ?? '',
   };
 }
 
@@ -215,7 +229,11 @@ export interface AgentStatus {
     readonly lossRatio?: number;
   }[];
   readonly gossip?: {
-    readonly members: readonly { readonly name: string; readonly state: string }[];
+    readonly members: readonly {
+      readonly name: string;
+      readonly address: string;
+      readonly state: string;
+    }[];
   };
   readonly tasks?: readonly {
     readonly id: string;

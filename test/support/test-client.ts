@@ -4,7 +4,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
-import { connect, type Socket } from 'node:net';
+import { connect, isIPv6, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 
 /** After it a request has failed: twice a SYN's first retransmission, and some. */
@@ -115,7 +115,7 @@ async function firstAnswer(url: string): Promise<number> {
 
 /** Sends one datagram and waits for the answer, which is tried again: UDP may lose it. */
 async function ask(host: string, port: number, payload: Uint8Array): Promise<Buffer | undefined> {
-  const socket = createSocket('udp4');
+  const socket = createSocket(isIPv6(host) ? 'udp6' : 'udp4');
   try {
     for (let attempt = 0; attempt < 3; attempt += 1) {
       const answered = once(socket, 'message', { signal: AbortSignal.timeout(1_000) });

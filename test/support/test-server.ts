@@ -32,7 +32,7 @@ createHttpServer(async (request, response) => {
   }
 }).listen(httpPort, () => console.log(`serving on port ${httpPort}`));
 
-const udp = createSocket('udp4');
+const udp = createSocket('udp6'); // takes IPv4 as well
 udp.on('message', (message, peer) => {
   const answer = message.toString('latin1') === 'who' ? identity(peer.address) : message;
   udp.send(answer, peer.port, peer.address);
