@@ -11,7 +11,7 @@ import { parseIpv6Cidr } from '../core/cidr.ts';
 import { type Ipv6, parseIpv6 } from '../core/ip.ts';
 import type { Json } from '../core/store.ts';
 import type { DataPlane } from '../dataplane/data-plane.ts';
-import { configureInterface, type InterfaceIpv6, kernelHasIpv6 } from '../io/linux/netns.ts';
+import { canHaveIpv6, configureInterface, type InterfaceIpv6 } from '../io/linux/netns.ts';
 import { closeTap } from '../io/linux/tap.ts';
 import type { TapOpener } from '../io/linux/tap-opener.ts';
 import type {
@@ -73,7 +73,7 @@ export class Attachments implements TaskNetwork {
   /**
    * Gives a task its interfaces: `eth0` on its first network, and so on. Repeatable: TAPs that an
    * earlier agent left in the namespace are taken over. The endpoints are announced as `warm`. Where
-   * the kernel is without IPv6, a task is on a dual-stack network by IPv4 alone.
+   * there can be no IPv6, a task is on a dual-stack network by IPv4 alone.
    *
    * @param netnsPath - The task's network namespace, under /run/netns.
    * @throws {Error} if a network is unknown or an interface cannot be made; nothing stays then
@@ -150,7 +150,9 @@ export class Attachments implements TaskNetwork {
       throw new Error(`Cannot attach to network ${networkId}: this node does not know it`);
     }
     const address = parseIpv4(assigned.address);
-    const ipv6 = (await kernelHasIpv6()) ? ipv6Of(network, assigned, index === 0) : undefined;
+    const ipv6 = (await canHaveIpv6(this.#mtuBytes))
+      ? ipv6Of(network, assigned, index === 0)
+      : undefined;
     const mac = macOfIpv4(address);
     const name = `eth${index}`;
     const fd = await this.#deps.opener.open(netnsPath, name);

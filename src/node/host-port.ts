@@ -4,7 +4,7 @@ import { parseIpv6 } from '../core/ip.ts';
 import type { DataPlane } from '../dataplane/data-plane.ts';
 import { IpCommand } from '../io/linux/ip-command.ts';
 import { portHolder } from '../io/linux/listeners.ts';
-import { configureInterface, kernelHasIpv6 } from '../io/linux/netns.ts';
+import { canHaveIpv6, configureInterface } from '../io/linux/netns.ts';
 import { type PublishedPort, PublishedPortTable } from '../io/linux/nftables.ts';
 import { closeTap } from '../io/linux/tap.ts';
 import type { TapOpener } from '../io/linux/tap-opener.ts';
@@ -67,7 +67,11 @@ export class HostPort {
   static async open(deps: HostPortDeps, options: HostPortOptions): Promise<HostPort> {
     const address = parseIpv4(options.address);
     const mac = macOfIpv4(address);
-    const ipv6 = (await kernelHasIpv6()) ? options.ipv6 : undefined;
+    const ipv6 = (await canHaveIpv6(options.mtuBytes)) ? options.ipv6 : undefined;
+    if (ipv6 !== options.ipv6) {
+      const fields = { device: HOST_DEVICE, mtuBytes: options.mtuBytes };
+      deps.log.warn(fields, 'this host has no IPv6, or too small an MTU: it serves by IPv4 alone');
+    }
     const address6 = ipv6 && parseIpv6(ipv6.address);
     const own6 = address6 && { address6 };
     const fd = await deps.opener.open('/proc/self/ns/net', HOST_DEVICE);

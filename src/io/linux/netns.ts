@@ -43,11 +43,15 @@ const TASK_SYSCTLS: Sysctls = {
   'net/ipv6/conf/default/disable_ipv6': '1',
 };
 
+/** Smallest MTU of an interface with IPv6 (RFC 8200 section 5): the kernel takes it off smaller ones. */
+const IPV6_MTU_MIN_BYTES = 1_280;
+
 /**
- * Whether this kernel has IPv6: it may be without it, or be booted with `ipv6.disable=1`. What is
- * `disable_ipv6` for single interfaces is no obstacle.
+ * Whether an interface of this MTU can have IPv6 on this host, whose kernel may be without it or have
+ * been booted with `ipv6.disable=1`. What is `disable_ipv6` for single interfaces is no obstacle.
  */
-export async function kernelHasIpv6(): Promise<boolean> {
+export async function canHaveIpv6(mtuBytes: number): Promise<boolean> {
+  if (mtuBytes < IPV6_MTU_MIN_BYTES) return false;
   return await stat('/proc/sys/net/ipv6').then(
     () => true,
     () => false,
@@ -204,7 +208,7 @@ export interface InterfaceConfig {
   readonly gsoMaxBytes?: number;
   /** Next hop of the default route, which then leaves by this interface. */
   readonly gateway?: Ipv4;
-  /** On a dual-stack network. The kernel must have IPv6. */
+  /** On a dual-stack network, where {@link canHaveIpv6}. */
   readonly ipv6?: InterfaceIpv6;
 }
 
