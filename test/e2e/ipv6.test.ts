@@ -104,6 +104,11 @@ for (const [underlay, ipv4] of [
         }
         const [reply] = await inside.get([`http://[${address6}]`], 1);
         t.equal(reply?.client, probe!.address6);
+        t.same(
+          await inside.echoWithOptions(address6, UDP_PORT, DATAGRAM_BYTES),
+          DATAGRAM_BYTES,
+          'with an extension header',
+        );
       }
     });
 
@@ -120,6 +125,11 @@ for (const [underlay, ipv4] of [
         await inside.echo(vip6, UDP_PORT, DATAGRAM_BYTES),
         DATAGRAM_BYTES,
         'in fragments, too',
+      );
+      t.same(
+        await inside.echoWithOptions(vip6, UDP_PORT, DATAGRAM_BYTES),
+        DATAGRAM_BYTES,
+        'with an extension header',
       );
       await t.resolves(pings(probe!.netns, vip6), 'ping of the VIP');
       const self = await TestClient.start(lab, web[0]!.netns);

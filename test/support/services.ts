@@ -74,6 +74,15 @@ export class TestClient {
     return this.#ask({ do: 'echo', host, port, sizes });
   }
 
+  /** The same by IPv6, with a destination options header before each UDP header. */
+  echoWithOptions(
+    host: string,
+    port: number,
+    sizes: readonly number[],
+  ): Promise<readonly number[]> {
+    return this.#ask({ do: 'echo', host, port, sizes, destinationOptions: true });
+  }
+
   /** Who answers by UDP, asked `count` times from as many source ports. */
   who(host: string, port: number, count: number): Promise<readonly Reply[]> {
     return this.#ask({ do: 'who', host, port, count });

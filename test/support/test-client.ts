@@ -1,17 +1,27 @@
 // The client of the system tests: takes one command per line of JSON, answers each with a line of JSON.
 // See `TestClient` in services.ts, which runs it in a namespace.
 import { createHash, randomBytes } from 'node:crypto';
-import { createSocket } from 'node:dgram';
+import { createSocket, type Socket as UdpSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect, isIPv6, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
+import { check, socket as openSocket, setsockopt } from '../../src/io/linux/ffi.ts';
 
 /** After it a request has failed: twice a SYN's first retransmission, and some. */
 const TIMEOUT_MS = 5_000;
 const CONCURRENCY = 10;
 /** A connection that says nothing for so long is lost: many retransmissions have been made by then. */
 const SILENCE_MS = 20_000;
+
+// linux/socket.h, linux/net.h
+const AF_INET6 = 10;
+const SOCK_DGRAM = 2;
+// linux/in6.h: options that the kernel puts into a header of their own, in front of UDP's.
+const IPPROTO_IPV6 = 41;
+const IPV6_DSTOPTS = 59;
+/** RFC 8200 sections 4.2 and 4.6: next header (the kernel's), no further 8 bytes, PadN of 4 bytes. */
+const DESTINATION_OPTIONS = Uint8Array.of(0, 0, 1, 4, 0, 0, 0, 0);
 
 interface Reply {
   readonly ok: boolean;
@@ -30,6 +40,7 @@ interface Command {
   readonly host?: string;
   readonly port?: number;
   readonly sizes?: readonly number[];
+  readonly destinationOptions?: boolean;
   readonly id?: string;
   readonly text?: string;
 }
@@ -114,8 +125,14 @@ async function firstAnswer(url: string): Promise<number> {
 }
 
 /** Sends one datagram and waits for the answer, which is tried again: UDP may lose it. */
-async function ask(host: string, port: number, payload: Uint8Array): Promise<Buffer | undefined> {
-  const socket = createSocket(isIPv6(host) ? 'udp6' : 'udp4');
+async function ask(
+  host: string,
+  port: number,
+  payload: Uint8Array,
+  destinationOptions = false,
+): Promise<Buffer | undefined> {
+  const plain = () => createSocket(isIPv6(host) ? 'udp6' : 'udp4');
+  const socket = destinationOptions ? await socketWithOptions() : plain();
   try {
     for (let attempt = 0; attempt < 3; attempt += 1) {
       const answered = once(socket, 'message', { signal: AbortSignal.timeout(1_000) });
@@ -129,12 +146,26 @@ async function ask(host: string, port: number, payload: Uint8Array): Promise<Buf
   }
 }
 
+/** A socket with an extension header in all that it sends. Node has no such option, but takes a socket. */
+async function socketWithOptions(): Promise<UdpSocket> {
+  const fd = check(openSocket(AF_INET6, SOCK_DGRAM, 0), 'socket', 'AF_INET6');
+  const { length } = DESTINATION_OPTIONS;
+  const result = setsockopt(fd, IPPROTO_IPV6, IPV6_DSTOPTS, DESTINATION_OPTIONS, length);
+  check(result, 'setsockopt', 'IPV6_DSTOPTS');
+  const socket = createSocket('udp6');
+  const isListening = once(socket, 'listening');
+  socket.bind({ fd });
+  await isListening;
+  return socket;
+}
+
 /** Payload sizes that came back as they were sent. */
-async function echoed(host: string, port: number, sizes: readonly number[]): Promise<number[]> {
+async function echoed(command: Command): Promise<number[]> {
+  const { host = '', port = 0, sizes = [], destinationOptions } = command;
   const good: number[] = [];
   for (const size of sizes) {
     const payload = randomBytes(size);
-    const answer = await ask(host, port, payload);
+    const answer = await ask(host, port, payload, destinationOptions);
     if (answer?.equals(payload)) good.push(size);
   }
   return good;
@@ -182,7 +213,7 @@ async function perform(command: Command): Promise<unknown> {
     case 'download':
       return await download(url);
     case 'echo':
-      return await echoed(host, port, command.sizes ?? []);
+      return await echoed(command);
     case 'who':
       return await Promise.all(Array.from({ length: command.count ?? 1 }, () => who(host, port)));
     case 'open':
