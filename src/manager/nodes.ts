@@ -54,7 +54,8 @@ export function admitNode(
   request: JoinRequest,
   context: JoinContext,
 ): { readonly node: NodeRecord; readonly secret: string } {
-  requireFamily(draft, parseAdvertiseAddress(request.advertiseAddress));
+  const advertised = parseAdvertiseAddress(request.advertiseAddress);
+  requireFamily(draft, advertised);
   if (context.role === 'manager') requireNoManager(draft);
   const { random, nowMs } = context;
   const id = newId(random);
@@ -68,7 +69,7 @@ export function admitNode(
     availability: request.availability,
     labels: {},
     description: request.description,
-    advertiseAddress: request.advertiseAddress,
+    advertiseAddress: formatIp(advertised),
     dataPathPort: context.cluster.dataPathPort,
     gossipPort: request.gossipPort,
     ingressAddress: address,

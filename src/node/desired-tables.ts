@@ -145,10 +145,11 @@ function meshService(
 ): MeshService {
   const isTrusted = ({ record, suspect }: PlacedEndpoint): boolean =>
     record.state === 'active' && suspect !== true;
-  // When all are suspect it is rather this node that is cut off: then they are as good as ever.
-  const someTrusted = placed.some(isTrusted);
   const address = parseIp(vip);
-  const backends = placed.flatMap((endpoint) => {
+  const reachable = placed.filter(({ record }) => addressLike(address, record) !== undefined);
+  // When all are suspect it is rather this node that is cut off: then they are as good as ever.
+  const someTrusted = reachable.some(isTrusted);
+  const backends = reachable.flatMap((endpoint) => {
     const { networkId, taskId, state } = endpoint.record;
     const network = networks.get(networkId);
     const own = addressLike(address, endpoint.record);

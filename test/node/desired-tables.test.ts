@@ -178,6 +178,27 @@ test('a dual-stack network has entries of both families, and a service one for e
   t.end();
 });
 
+test('an endpoint without an IPv6 address does not make those with one suspect', (t) => {
+  const endpoints = [
+    placed({ address: '10.0.1.5', taskId: 'trusted', vtep: VTEP_C }),
+    placed({
+      address: '10.0.1.6',
+      address6: 'fd00:1::6',
+      taskId: 'suspect',
+      vtep: VTEP_B,
+      suspect: true,
+    }),
+  ];
+  const states = commands({ networks: [INGRESS, DUAL], services: [DUAL_WEB], endpoints }).flatMap(
+    (command) =>
+      command.kind === 'setService' && command.service.scope === DUAL.vni
+        ? [command.service.backends.map(({ state }) => state)]
+        : [],
+  );
+  t.same(states, [['draining', 'active'], ['active']], 'it is all that the IPv6 VIP has');
+  t.end();
+});
+
 test('an endpoint gets no entry', (t) => {
   for (const [why, endpoints] of [
     ['of its own', [placed({ address: '10.0.1.5', taskId: 'a' })]],
