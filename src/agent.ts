@@ -70,6 +70,7 @@ export class Agent {
       leave: (force) => membership.leave(force),
       info: () => nodeInfo(packageVersion(), this.#options.hostname, membership.identity),
       version: () => nodeVersion(packageVersion()),
+      insight: () => membership.node?.insight,
       status: () =>
         nodeStatus(packageVersion(), this.#options.hostname, membership.identity, membership.node),
     }).fetch;

@@ -2,6 +2,7 @@ import type { HttpAddress, HttpRequestOptions } from '../io/http-client.ts';
 import { HttpClient, HttpError } from '../io/http-client.ts';
 import type {
   AgentStatus,
+  FlowPage,
   Network,
   NetworkCreateRequest,
   Node,
@@ -29,6 +30,26 @@ export interface LogsQuery {
   readonly since?: number;
 }
 
+/** What to capture. */
+export interface CaptureQuery {
+  readonly network: string;
+  readonly peer: string | undefined;
+  readonly task: string | undefined;
+  readonly snaplen: number | undefined;
+  readonly count: number | undefined;
+  readonly durationMs: number | undefined;
+}
+
+/** Which flows to list. */
+export interface FlowsQuery {
+  readonly network: string | undefined;
+  readonly task: string | undefined;
+  readonly service: string | undefined;
+  readonly limit: number;
+  /** What the last answer said; 0 to begin with. */
+  readonly cursor: number;
+}
+
 /**
  * The agent's API as functions. Answers are taken as the agent gives them: it is trusted, and every
  * field of what is read is optional.
@@ -44,6 +65,24 @@ export class AgentClient {
 
   status(): Promise<AgentStatus> {
     return this.#object('/weft/status');
+  }
+
+  /**
+   * Frames of a network, as pcapng, until the capture ends.
+   *
+   * @param id - Names it in {@link endCapture}.
+   */
+  capture(id: string, query: CaptureQuery): Promise<AsyncIterable<Uint8Array>> {
+    return this.#http.stream('GET', '/weft/capture', { query: { id, ...query } });
+  }
+
+  /** Ends a capture in good order: what it has seen until now still comes. */
+  async endCapture(id: string): Promise<void> {
+    await this.#http.json('POST', `/weft/capture/${id}/end`);
+  }
+
+  flows(query: FlowsQuery): Promise<FlowPage> {
+    return this.#object('/weft/flows', { ...query });
   }
 
   info(): Promise<SystemInfo> {
@@ -167,8 +206,11 @@ export class AgentClient {
     });
   }
 
-  async #object<T extends object>(url: string): Promise<T> {
-    return asObject<T>(await this.#http.json('GET', url));
+  async #object<T extends object>(
+    url: string,
+    query: HttpRequestOptions['query'] = {},
+  ): Promise<T> {
+    return asObject<T>(await this.#http.json('GET', url, { query }));
   }
 
   async #list<T>(

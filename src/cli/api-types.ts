@@ -228,6 +228,14 @@ export interface AgentStatus {
       readonly state?: string;
     }[];
   };
+  readonly peers?: readonly {
+    readonly id?: string;
+    readonly name?: string;
+    readonly address?: string;
+    readonly datagrams?: Directions;
+    readonly bytes?: Directions;
+    readonly drops?: Directions;
+  }[];
   readonly tasks?: readonly {
     readonly id?: string;
     readonly name?: string;
@@ -240,4 +248,34 @@ export interface AgentStatus {
     readonly port?: number;
     readonly holder?: string;
   }[];
+}
+
+/** What came from another node, and what went to it. */
+export interface Directions {
+  readonly in?: number;
+  readonly out?: number;
+}
+
+/** A flow of `GET /weft/flows`. */
+export interface Flow {
+  readonly way?: string;
+  readonly protocol?: string;
+  readonly client?: string;
+  readonly vip?: string;
+  readonly service?: string;
+  readonly backend?: string;
+  readonly taskId?: string;
+  readonly task?: string;
+  readonly via?: string;
+  readonly network?: string;
+  readonly state?: string;
+  readonly gone?: boolean;
+  readonly ageMs?: number;
+  readonly idleMs?: number;
+}
+
+/** Some flows, and the cursor of the next request if there may be more. */
+export interface FlowPage {
+  readonly flows?: readonly Flow[];
+  readonly next?: number;
 }

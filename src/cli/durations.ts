@@ -29,6 +29,22 @@ export function parseDurationNs(text: string): number | undefined {
 const SECONDS_PER_HOUR = 3_600;
 
 /**
+ * A duration in one or two units, for a column of them: `7s`, `2m05s`, `3h20m`, `4d12h`.
+ *
+ * @param ms - Milliseconds; less than none is none.
+ */
+export function shortDuration(ms: number): string {
+  const seconds = Math.max(0, Math.trunc(ms / 1_000));
+  const two = (count: number): string => String(count).padStart(2, '0');
+  if (seconds < 60) return `${seconds}s`;
+  const minutes = Math.trunc(seconds / 60);
+  if (minutes < 60) return `${minutes}m${two(seconds % 60)}s`;
+  const hours = Math.trunc(minutes / 60);
+  if (hours < 24) return `${hours}h${two(minutes % 60)}m`;
+  return `${Math.trunc(hours / 24)}d${two(hours % 24)}h`;
+}
+
+/**
  * A duration as Docker shows it: `5 seconds`, `about a minute` (go-units `HumanDuration`).
  *
  * @param ms - Milliseconds.

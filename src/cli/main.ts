@@ -135,6 +135,16 @@ function listFamilies(runAgent: RunAgent): Family[] {
       load: async () => (await status()).fillStatus,
     },
     {
+      name: 'capture',
+      description: "Write a network's packets on this host as pcapng, for Wireshark",
+      load: async () => (await import('./capture-command.ts')).fillCapture,
+    },
+    {
+      name: 'flows',
+      description: 'List the flows that this host balances',
+      load: async () => (await import('./flows-command.ts')).fillFlows,
+    },
+    {
       name: 'version',
       description: 'Show the versions of this program and of the agent',
       load: async () => (await status()).fillVersion,

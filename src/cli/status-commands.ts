@@ -37,6 +37,7 @@ export function formatStatus(status: AgentStatus): string {
     dataPlaneSection(status),
     pathsSection(status),
     membersSection(status),
+    peersSection(status),
     tasksSection(status),
     conflictsSection(status),
   ]
@@ -107,6 +108,17 @@ function membersSection({ gossip }: AgentStatus): string {
   if (members.length === 0) return '';
   const rows = members.map(({ name = '', address = '', state = '' }) => [name, address, state]);
   return `Members\n${formatTable(['NAME', 'ADDRESS', 'STATE'], rows)}`;
+}
+
+function peersSection({ peers = [] }: AgentStatus): string {
+  if (peers.length === 0) return '';
+  const rows = peers.map(({ name = '', address = '', datagrams, bytes, drops }) => [
+    ...[name, address],
+    ...[datagrams?.in, bytes?.in, datagrams?.out, bytes?.out].map((count = 0) => String(count)),
+    String((drops?.in ?? 0) + (drops?.out ?? 0)),
+  ]);
+  const headers = ['NAME', 'VTEP', 'DATAGRAMS IN', 'BYTES IN', 'DATAGRAMS OUT', 'BYTES OUT'];
+  return `Peers\n${formatTable([...headers, 'DROPS'], rows)}`;
 }
 
 function tasksSection({ tasks = [] }: AgentStatus): string {

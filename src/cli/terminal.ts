@@ -4,6 +4,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 export interface Terminal {
   /** Writes `text` as it is to standard output. */
   write(text: string): void;
+  /** Writes `bytes` as they are to standard output. */
+  writeBytes(bytes: Uint8Array): void;
   /** Writes `text` as it is to standard error. */
   writeError(text: string): void;
   /** Resolves when what was written is taken: long output must not pile up in memory. */
@@ -39,6 +41,7 @@ export function processTerminal(
   });
   return {
     write: (text) => void stdout.write(text),
+    writeBytes: (bytes) => void stdout.write(bytes),
     writeError: (text) => void stderr.write(text),
     drained: () =>
       stdout.writableNeedDrain

@@ -1,5 +1,5 @@
-import type { Arena } from '../io/linux/arena.ts';
-import { IOVEC_BYTES } from '../io/linux/arena.ts';
+import type { Clock } from '../core/capabilities.ts';
+import { type Arena, IOVEC_BYTES } from '../io/linux/arena.ts';
 import { CaptureRingWriter } from './capture-ring.ts';
 
 // Where a frame crosses the edge of the switch, and which way. The low two bits are pcapng's: 1 is
@@ -48,6 +48,8 @@ interface Tap {
   readonly point: number;
   readonly snaplen: number;
   readonly ring: CaptureRingWriter;
+  /** What makes the monotonic clock the wall clock: read once, so that no step of time shows. */
+  readonly clockOffsetMs: number;
 }
 
 const ANY = -1;
@@ -61,14 +63,13 @@ export class CaptureTaps {
   /** Whether any capture runs. The packet loop asks this before it calls anything else. */
   active = false;
   readonly #arena: Arena;
-  readonly #nowUs: () => number;
+  readonly #clock: Clock;
   /** BOUNDED by {@link CAPTURES_MAX}. */
   #taps: readonly Tap[] = [];
 
-  /** @param nowUs - Wall-clock microseconds since the Unix epoch. */
-  constructor(arena: Arena, nowUs: () => number) {
+  constructor(arena: Arena, clock: Clock) {
     this.#arena = arena;
-    this.#nowUs = nowUs;
+    this.#clock = clock;
   }
 
   /**
@@ -91,6 +92,7 @@ export class CaptureTaps {
       point: port ?? peer ?? 0,
       snaplen,
       ring: new CaptureRingWriter(ring),
+      clockOffsetMs: this.#clock.epochMs() - this.#clock.nowMs(),
     };
     this.#taps = [...others, tap];
     this.active = true;
@@ -116,7 +118,7 @@ export class CaptureTaps {
       const tap = taps[index];
       if (tap === undefined || !matches(tap, crossing, scope, point)) continue;
       const captured = Math.min(bytes, tap.snaplen);
-      if (!tap.ring.begin(point, crossing, captured, bytes, this.#nowUs())) continue;
+      if (!tap.ring.begin(point, crossing, captured, bytes, this.#timeUs(tap))) continue;
       tap.ring.append(this.#arena.view, start, captured);
       tap.ring.commit();
     }
@@ -141,10 +143,14 @@ export class CaptureTaps {
       const tap = taps[index];
       if (tap === undefined || !matches(tap, crossing, scope, point)) continue;
       const captured = Math.min(bytes, tap.snaplen);
-      if (!tap.ring.begin(point, crossing, captured, bytes, this.#nowUs())) continue;
+      if (!tap.ring.begin(point, crossing, captured, bytes, this.#timeUs(tap))) continue;
       this.#gather(tap.ring, iovecs, count, bytes, captured);
       tap.ring.commit();
     }
+  }
+
+  #timeUs(tap: Tap): number {
+    return (tap.clockOffsetMs + this.#clock.nowMs()) * 1_000;
   }
 
   #gather(

@@ -1,6 +1,7 @@
 import type { Ipv4, Mac } from '../core/address.ts';
 import type { Ip, Ipv6 } from '../core/ip.ts';
 import type { BackendStatus, MeshService } from '../routing-mesh/services.ts';
+import type { CaptureFilter } from './capture-taps.ts';
 
 /** What the control thread tells the packet thread. Plain values: they cross by structured clone. */
 export type DataPlaneCommand =
@@ -57,7 +58,13 @@ export type DataPlaneCommand =
       readonly vtep: Ip;
     }
   /** Takes datagrams from a VTEP, and sends to its endpoints. */
-  | { readonly kind: 'setVtep'; readonly address: Ip; readonly port: number }
+  | {
+      readonly kind: 'setVtep';
+      readonly address: Ip;
+      readonly port: number;
+      /** Where it is counted in `PeerCounters`; with the others when absent. */
+      readonly slot?: number;
+    }
   | { readonly kind: 'removeVtep'; readonly address: Ip }
   /** Says how large an outer packet the path to a VTEP carries. Nothing if the VTEP is not known. */
   | { readonly kind: 'setPathMtu'; readonly address: Ip; readonly mtuBytes: number }
@@ -71,7 +78,15 @@ export type DataPlaneCommand =
       readonly sizeBytes: number;
     }
   | { readonly kind: 'setService'; readonly service: MeshService }
-  | { readonly kind: 'removeService'; readonly scope: number; readonly vip: Ip };
+  | { readonly kind: 'removeService'; readonly scope: number; readonly vip: Ip }
+  /** Starts to copy frames that match into a ring of the control thread's. */
+  | {
+      readonly kind: 'setCapture';
+      readonly id: number;
+      readonly filter: CaptureFilter;
+      readonly ring: SharedArrayBuffer;
+    }
+  | { readonly kind: 'clearCapture'; readonly id: number };
 
 /** One request to the packet thread. Commands of a batch are applied together, between packets. */
 export type DataPlaneRequest =
@@ -134,6 +149,7 @@ export interface DataPlaneWorkerData {
   readonly linkMtuBytes: number;
   readonly wakeFd: number;
   readonly counters: SharedArrayBuffer;
+  readonly peerCounters: SharedArrayBuffer;
   readonly hashKey: Uint8Array;
   readonly flowCapacity: number;
   /** File that the flow table lives in, so that flows survive a restart of the agent. */

@@ -3,6 +3,8 @@ import type { Random } from '../core/capabilities.ts';
 import type { Ip } from '../core/ip.ts';
 import { WakeUp } from '../io/linux/epoll.ts';
 import { workerUrl } from '../io/worker-url.ts';
+import { CaptureRingReader, makeCaptureRing } from './capture-ring.ts';
+import type { CaptureFilter } from './capture-taps.ts';
 import type {
   DataPlaneCommand,
   DataPlaneEvent,
@@ -12,9 +14,10 @@ import type {
   PathEvent,
 } from './commands.ts';
 import { Counters } from './counters.ts';
+import { PeerCounters } from './peer-counters.ts';
 
 /** Flows that a node tracks at most; past it the quietest of a set goes. 64 bytes each. */
-const FLOW_CAPACITY = 262_144;
+export const FLOW_CAPACITY = 262_144;
 
 /** How a data plane is set up. */
 export interface DataPlaneOptions {
@@ -36,6 +39,14 @@ export interface DataPlaneOptions {
   readonly onFailure: (error: Error) => void;
 }
 
+/** A capture that runs. */
+export interface RunningCapture {
+  /** Where its frames come. */
+  readonly ring: CaptureRingReader;
+  /** Ends it; what is in the ring can still be read. */
+  readonly stop: () => Promise<void>;
+}
+
 interface Waiting {
   readonly resolve: (status: DataPlaneStatus | undefined) => void;
   readonly reject: (error: Error) => void;
@@ -51,6 +62,7 @@ type Body = DataPlaneRequest extends infer Each
 /** The control thread's handle of the packet thread. */
 export class DataPlane {
   readonly counters: Counters = new Counters();
+  readonly peerCounters: PeerCounters = new PeerCounters();
   readonly #options: DataPlaneOptions;
   readonly #worker: Worker;
   readonly #channel: MessagePort;
@@ -58,6 +70,7 @@ export class DataPlane {
   /** BOUNDED by the callers, who wait for each answer. */
   readonly #waiting = new Map<number, Waiting>();
   #nextSequence = 1;
+  #nextCapture = 1;
   #started = false;
   #stopping = false;
   /** Why the packet thread is gone; nothing is asked of it any more. */
@@ -73,6 +86,7 @@ export class DataPlane {
       linkMtuBytes: options.linkMtuBytes,
       wakeFd: this.#wakeUp.fd,
       counters: this.counters.shared,
+      peerCounters: this.peerCounters.shared,
       hashKey: random.bytes(8),
       flowCapacity: FLOW_CAPACITY,
       flowFile: options.flowFile,
@@ -119,6 +133,24 @@ export class DataPlane {
     const status = await this.#request({ kind: 'status' });
     if (status === undefined) throw new Error('The packet thread gave no status');
     return status;
+  }
+
+  /**
+   * Starts to capture frames.
+   *
+   * @throws {Error} if `CAPTURES_MAX` others run
+   */
+  async capture(filter: CaptureFilter): Promise<RunningCapture> {
+    const id = this.#nextCapture++;
+    const memory = makeCaptureRing();
+    await this.apply([{ kind: 'setCapture', id, filter, ring: memory }]);
+    const stop = async (): Promise<void> => {
+      // With the packet thread its captures have ended, too.
+      if (this.#failure === undefined && !this.#stopping) {
+        await this.apply([{ kind: 'clearCapture', id }]);
+      }
+    };
+    return { ring: new CaptureRingReader(memory), stop };
   }
 
   /** Ends the packet thread. TAPs stay as they are. */

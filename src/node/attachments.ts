@@ -20,7 +20,9 @@ import type {
   TaskAssignment,
 } from '../manager/session-protocol.ts';
 import type { TaskNetwork } from '../runtime/task-runtime.ts';
+import type { NamedPort } from './capture-target.ts';
 import { type EndpointState, endpointKey } from './endpoint-record.ts';
+import { namedTask } from './find-named.ts';
 
 /**
  * Largest superframe that a task's interface hands over, in bytes: with the headers of its segments
@@ -91,6 +93,18 @@ export class Attachments implements TaskNetwork {
       throw error;
     }
     this.announceState(task.id, this.#deps.isRunning(task.id) ? 'active' : 'warm');
+  }
+
+  /** The ports of this node's tasks, under the tasks' short names. */
+  ports(): NamedPort[] {
+    return [...this.#tasks.values()].flatMap(({ task, ports }) =>
+      ports.map(({ portId, networkId, address }) => ({
+        ...namedTask(task),
+        portId,
+        networkId,
+        address: formatIpv4(address),
+      })),
+    );
   }
 
   /** Announces whether the task takes new flows. */

@@ -22,8 +22,8 @@ export interface TableSources {
   readonly services: readonly ServiceAssignment[];
   /** Endpoints of this node and of all nodes that are alive. */
   readonly endpoints: readonly PlacedEndpoint[];
-  /** VTEPs of the other nodes that are alive. */
-  readonly vteps: readonly VtepRecord[];
+  /** VTEPs of the other nodes that are alive, and where each is counted. */
+  readonly vteps: readonly (VtepRecord & { readonly slot: number })[];
 }
 
 type TableCommand = Extract<
@@ -42,8 +42,8 @@ export function desiredTables(sources: TableSources): DesiredTables {
     const command = networkCommand(network);
     tables.set(`network/${command.vni}`, command);
   }
-  for (const { address, port } of sources.vteps) {
-    tables.set(`vtep/${address}`, { kind: 'setVtep', address, port });
+  for (const { address, port, slot } of sources.vteps) {
+    tables.set(`vtep/${address}`, { kind: 'setVtep', address, port, slot });
   }
   const isOwn = new Set(
     sources.endpoints.flatMap(({ record, vtep }) =>

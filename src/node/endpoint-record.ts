@@ -10,6 +10,8 @@ export const VTEP_KEY = 'vtep';
 export interface VtepRecord {
   readonly address: Ip;
   readonly port: number;
+  /** Name of the node's machine, for people. */
+  readonly hostname?: string;
 }
 
 /**
@@ -36,7 +38,13 @@ export interface EndpointRecord {
 const ADDRESS_CHARS_MAX = 45;
 const addressText = z.string().max(ADDRESS_CHARS_MAX);
 
-const vtepSchema = z.object({ address: addressText, port: z.number().int().min(1).max(65_535) });
+/** RFC 1123; it is shown on terminals, so nothing else passes. */
+const HOSTNAME = /^[A-Za-z0-9._-]{1,253}$/;
+const vtepSchema = z.object({
+  address: addressText,
+  port: z.number().int().min(1).max(65_535),
+  hostname: z.string().regex(HOSTNAME).optional().catch(undefined),
+});
 const endpointSchema = z.object({
   networkId: z.string(),
   address: addressText,
@@ -57,7 +65,12 @@ export function endpointKey(networkId: string, address: string): string {
 export function readVtepRecord(value: Json): VtepRecord | undefined {
   const parsed = vtepSchema.safeParse(value);
   if (!parsed.success) return undefined;
-  return guard(() => ({ address: parseIp(parsed.data.address), port: parsed.data.port }));
+  const { address, port, hostname } = parsed.data;
+  return guard(() => ({
+    address: parseIp(address),
+    port,
+    ...(hostname === undefined ? {} : { hostname }),
+  }));
 }
 
 /** Reads another node's announcement; `undefined` if it is not one. */

@@ -14,9 +14,12 @@ export interface VisibleEntry {
   readonly value: Json;
 }
 
+/** A VTEP and the id of the node that has it. */
+export type PlacedVtep = VtepRecord & { readonly node: string };
+
 /** VTEPs of the other nodes, as they announce them. */
-export function vtepRecords(entries: readonly VisibleEntry[], self: string): VtepRecord[] {
-  return [...vteps(entries).entries()].flatMap(([node, vtep]) => (node === self ? [] : [vtep]));
+export function vtepRecords(entries: readonly VisibleEntry[], self: string): PlacedVtep[] {
+  return [...vteps(entries)].flatMap(([node, vtep]) => (node === self ? [] : [{ node, ...vtep }]));
 }
 
 /**

@@ -47,7 +47,8 @@ export interface HostPortOptions {
 export class HostPort {
   readonly #deps: HostPortDeps;
   readonly #table: PublishedPortTable;
-  readonly #portId: number;
+  /** Its id among the ports of the data plane. */
+  readonly portId: number;
   readonly #fd: number;
   #conflicts: readonly PortConflict[] = [];
   #applied = '';
@@ -55,7 +56,7 @@ export class HostPort {
   private constructor(deps: HostPortDeps, table: PublishedPortTable, portId: number, fd: number) {
     this.#deps = deps;
     this.#table = table;
-    this.#portId = portId;
+    this.portId = portId;
     this.#fd = fd;
   }
 
@@ -134,7 +135,7 @@ export class HostPort {
   /** Lets go of the device; rules and routes stay for the next agent. */
   async close(): Promise<void> {
     // A packet thread that has died serves no port; all else is closed just the same.
-    await this.#deps.dataPlane.apply([{ kind: 'removePort', id: this.#portId }]).catch(() => {});
+    await this.#deps.dataPlane.apply([{ kind: 'removePort', id: this.portId }]).catch(() => {});
     closeTap(this.#fd);
   }
 

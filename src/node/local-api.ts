@@ -1,5 +1,8 @@
 import { Hono } from 'hono';
 import { z } from 'zod';
+import type { Insight } from './insight.ts';
+import { insightApi } from './insight-api.ts';
+import { LocalApiError } from './local-api-error.ts';
 
 /** Body of `POST /swarm/init` (Docker Engine API), as far as it is honoured. */
 export interface InitRequest {
@@ -34,6 +37,8 @@ export interface LocalAgent {
   readonly version: () => Readonly<Record<string, unknown>>;
   /** What `weft status` shows. */
   readonly status: () => Promise<Readonly<Record<string, unknown>>>;
+  /** What can be seen of this host's packets, if it is in a cluster. */
+  readonly insight: () => Insight | undefined;
 }
 
 const initSchema: z.ZodType<InitRequest> = z.object({
@@ -50,17 +55,6 @@ const joinSchema: z.ZodType<JoinClusterRequest> = z.object({
   JoinToken: z.string().min(1),
   Availability: z.enum(['active', 'pause', 'drain']).optional(),
 });
-
-/** A refusal with the HTTP status that fits it. The message is for the operator. */
-export class LocalApiError extends Error {
-  override readonly name = 'LocalApiError';
-  readonly status: 400 | 503;
-
-  constructor(status: 400 | 503, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.status = status;
-  }
-}
 
 const NOT_IN_CLUSTER =
   'This node is not a cluster manager. Use "weft init" or "weft join" to connect this node to a cluster and try again.';
@@ -92,6 +86,7 @@ export function localApi(agent: LocalAgent): Hono {
     });
   }
   app.get('/weft/status', async (context) => context.json(await agent.status()));
+  app.route('/weft', insightApi(agent.insight));
   app.all('*', async (context) => {
     const manager = agent.managerApi();
     if (manager !== undefined) return await manager(context.req.raw);

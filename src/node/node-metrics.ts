@@ -2,12 +2,14 @@ import { formatIp } from '../core/ip.ts';
 import type { Metrics, Sample } from '../io/metrics.ts';
 import type { Node } from './node.ts';
 import type { PathReport } from './path-monitor.ts';
+import type { PeerReport } from './peer-report.ts';
 
 /** Adds the metrics of the node, if there is one, to `metrics`. */
 export function addNodeMetrics(metrics: Metrics, node: () => Node | undefined): void {
   addTrafficMetrics(metrics, node);
   addDropMetrics(metrics, node);
   addTableMetrics(metrics, node);
+  addPeerMetrics(metrics, node);
   addGossipMetrics(metrics, node);
   addPathMetrics(metrics, node);
   metrics.add({
@@ -114,6 +116,32 @@ function addTableMetrics(metrics: Metrics, node: () => Node | undefined): void {
       }));
     },
   });
+}
+
+function addPeerMetrics(metrics: Metrics, node: () => Node | undefined): void {
+  const add = (name: string, help: string, value: (peer: PeerReport) => number): void =>
+    metrics.add({
+      name,
+      kind: 'counter',
+      help,
+      labels: ['node', 'vtep'],
+      read: () =>
+        (node()?.insight.peers() ?? []).map((peer) => ({
+          labels: { node: peer.id, vtep: peer.address },
+          value: value(peer),
+        })),
+    });
+  const dropped = 'that were dropped.';
+  add('weft_peer_rx_datagrams_total', 'Datagrams from another node.', (peer) => peer.datagrams.in);
+  add('weft_peer_rx_bytes_total', 'Bytes of datagrams from another node.', (peer) => peer.bytes.in);
+  add(
+    'weft_peer_rx_drops_total',
+    `Datagrams from another node ${dropped}`,
+    (peer) => peer.drops.in,
+  );
+  add('weft_peer_tx_datagrams_total', 'Datagrams to another node.', (peer) => peer.datagrams.out);
+  add('weft_peer_tx_bytes_total', 'Bytes of datagrams to another node.', (peer) => peer.bytes.out);
+  add('weft_peer_tx_drops_total', `Frames for another node ${dropped}`, (peer) => peer.drops.out);
 }
 
 function addGossipMetrics(metrics: Metrics, node: () => Node | undefined): void {

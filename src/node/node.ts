@@ -19,7 +19,9 @@ import { Attachments } from './attachments.ts';
 import type { TableSources } from './desired-tables.ts';
 import { HostPort, type HostPortOptions, type PortConflict } from './host-port.ts';
 import type { Identity } from './identity.ts';
+import { Insight } from './insight.ts';
 import { PathMonitor } from './path-monitor.ts';
+import { PeerSlots } from './peer-slots.ts';
 import { Peers } from './peers.ts';
 import { waitUntilListening } from './readiness.ts';
 import { Session } from './session.ts';
@@ -76,6 +78,9 @@ export class Node {
   readonly #attachments: Attachments;
   readonly #session: Session;
   readonly #tables: TableSync;
+  readonly #slots: PeerSlots;
+  /** What operators look into. */
+  readonly insight: Insight;
   #hostPort: HostPort | undefined;
   #assignments: AssignmentSet | undefined;
   #manager: string | undefined;
@@ -106,6 +111,7 @@ export class Node {
       },
       { linkMtuBytes: options.underlayMtuBytes, ipv6: isOverIpv6(options) },
     );
+    this.#slots = new PeerSlots(dataPlane.peerCounters);
     this.#peers = new Peers(
       {
         clock,
@@ -115,6 +121,7 @@ export class Node {
         onFailed: deps.onPeerFailed,
       },
       identity,
+      options.description.hostname,
       `${options.runDir}/endpoints.json`,
     );
     this.#attachments = new Attachments(
@@ -156,6 +163,16 @@ export class Node {
       },
       identity.managers,
     );
+    this.insight = new Insight({
+      clock,
+      dataPlane,
+      flowFile: this.#flowFile,
+      slots: this.#slots,
+      assignments: () => this.#assignments,
+      ports: () => this.#attachments.ports(),
+      hostPortId: () => this.#hostPort?.portId,
+      view: () => this.#peers.view(),
+    });
     this.#portRetry = setInterval(() => this.#retryPorts(), PORT_RETRY_MS);
   }
 
@@ -172,7 +189,7 @@ export class Node {
       vtepAddress,
       listenAddress: isIpv6(vtepAddress) ? parseIpv6('::') : 0,
       port: identity.dataPathPort,
-      flowFile: `${runDir}/flows`,
+      flowFile: flowFileIn(runDir),
       linkMtuBytes: options.underlayMtuBytes,
       onPath: (event) => node?.paths.hear(event),
       onPortGone: (portId) => deps.log.warn({ portId }, 'interface of a task is gone'),
@@ -234,7 +251,7 @@ export class Node {
     this.#hostPort = undefined;
     await removeFile(this.#assignmentsFile);
     await this.close();
-    await removeFile(`${this.#options.runDir}/flows`);
+    await removeFile(this.#flowFile);
   }
 
   /** Lets go of everything: tasks keep running, with their interfaces, for the next agent. */
@@ -250,9 +267,14 @@ export class Node {
     await this.#peers.close();
     await this.#hostPort?.close();
     this.paths.close();
+    this.insight.captures.close();
     await this.dataPlane.close();
     this.#attachments.close();
     await this.#opener.close();
+  }
+
+  get #flowFile(): string {
+    return flowFileIn(this.#options.runDir);
   }
 
   get #assignmentsFile(): string {
@@ -293,10 +315,12 @@ export class Node {
   }
 
   #sources(): TableSources {
+    const { endpoints, vteps } = this.#peers.view();
     return {
       networks: this.#assignments?.networks ?? [],
       services: this.#isRestored ? (this.#assignments?.services ?? []) : [],
-      ...this.#peers.view(),
+      endpoints,
+      vteps: this.#slots.place(vteps),
     };
   }
 
@@ -389,4 +413,9 @@ function ipv6Ingress(
 ): Pick<HostPortOptions, 'ipv6'> {
   if (subnet6 === undefined || gateway6 === undefined || address === undefined) return {};
   return { ipv6: { address, subnet: subnet6, gateway: gateway6 } };
+}
+
+/** Where the flow table of a node lives. */
+function flowFileIn(runDir: string): string {
+  return `${runDir}/flows`;
 }

@@ -7,8 +7,8 @@ import { GossipTransport } from '../io/gossip-transport.ts';
 import { removeFile } from '../io/json-file.ts';
 import { splitHostPort } from '../io/manager-client.ts';
 import type { PlacedEndpoint } from './desired-tables.ts';
-import { VTEP_KEY, type VtepRecord } from './endpoint-record.ts';
-import { placedEndpoints, vtepRecords } from './gossip-view.ts';
+import { VTEP_KEY } from './endpoint-record.ts';
+import { type PlacedVtep, placedEndpoints, vtepRecords } from './gossip-view.ts';
 import type { Identity } from './identity.ts';
 import { RememberedEndpoints } from './remembered-endpoints.ts';
 
@@ -33,8 +33,11 @@ export class Peers {
   readonly #remembered: RememberedEndpoints;
   #closed = false;
 
-  /** @param memoryFile - Where the last view is kept for the next agent: on a tmpfs. */
-  constructor(deps: PeersDeps, identity: Identity, memoryFile: string) {
+  /**
+   * @param hostname - This machine's, for the people of the other nodes.
+   * @param memoryFile - Where the last view is kept for the next agent: on a tmpfs.
+   */
+  constructor(deps: PeersDeps, identity: Identity, hostname: string, memoryFile: string) {
     const { clock, random, log } = deps;
     this.#deps = deps;
     this.#identity = identity;
@@ -55,7 +58,7 @@ export class Peers {
     );
     this.#remembered = new RememberedEndpoints(memoryFile, () => deps.onChanged());
     // Not announced as a change: who made this object cannot be told of it yet.
-    const vtep = { address: identity.advertiseAddress, port: identity.dataPathPort };
+    const vtep = { address: identity.advertiseAddress, port: identity.dataPathPort, hostname };
     this.#gossip.table.setLocal(VTEP_KEY, vtep);
   }
 
@@ -92,7 +95,7 @@ export class Peers {
   }
 
   /** Endpoints of all live nodes, this one included, and the VTEPs of the others. */
-  view(): { readonly endpoints: readonly PlacedEndpoint[]; readonly vteps: readonly VtepRecord[] } {
+  view(): { readonly endpoints: readonly PlacedEndpoint[]; readonly vteps: readonly PlacedVtep[] } {
     const { nodeId } = this.#identity;
     const told = [...this.#gossip.table.visible()];
     const visible = this.#remembered.complete(told, this.#membersIn(['dead', 'left']));

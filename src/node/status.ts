@@ -49,6 +49,7 @@ export async function nodeStatus(
     gossip: {
       members: node.peers.members().map(({ name, address, state }) => ({ name, address, state })),
     },
+    peers: node.insight.peers(),
     tasks: node.tasks.statuses().map(({ taskId, state, message, error, pid }) => ({
       id: taskId,
       name: names.get(taskId) ?? taskId,

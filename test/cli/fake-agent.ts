@@ -109,6 +109,8 @@ export interface WeftResult {
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
+  /** What went to standard output as bytes. */
+  readonly bytes: Uint8Array;
   /** How often it paused. */
   readonly sleeps: number;
 }
@@ -122,10 +124,14 @@ export async function weft(
   let stdout = '';
   let stderr = '';
   let sleeps = 0;
+  const written: Uint8Array[] = [];
   let interrupt: (() => void) | undefined;
   const terminal: Terminal = {
     write: (text) => {
       stdout += text;
+    },
+    writeBytes: (bytes) => {
+      written.push(Uint8Array.from(bytes));
     },
     writeError: (text) => {
       stderr += text;
@@ -148,7 +154,7 @@ export async function weft(
     },
   };
   const code = await main(argv, terminal, options.runAgent);
-  return { code, stdout, stderr, sleeps };
+  return { code, stdout, stderr, sleeps, bytes: Buffer.concat(written) };
 }
 
 /** Text of several lines, written with the margin that the source has. */

@@ -167,6 +167,8 @@ test('two threads share a ring', async (t) => {
   t.ok(seen > 100, `${seen} of ${frames} frames were seen`);
 });
 
+/** What the wall clock shows when the other one shows zero. */
+const EPOCH_MS = 1_790_000_000_000;
 const BLUE = 4096;
 const RED = 4097;
 
@@ -175,10 +177,13 @@ class FakeThread {
   readonly arena = new Arena(256 * 1024);
   readonly start: number = this.arena.allocate(70_000) + 2;
   readonly taps: CaptureTaps;
-  nowUs = 1_790_000_000_000_000;
+  nowMs = 1_000;
 
   constructor() {
-    this.taps = new CaptureTaps(this.arena, () => this.nowUs++);
+    this.taps = new CaptureTaps(this.arena, {
+      nowMs: () => this.nowMs,
+      epochMs: () => this.nowMs + EPOCH_MS,
+    });
   }
 
   /** Starts a capture and gives what reads it. */
@@ -248,11 +253,14 @@ test('a frame is kept up to the snaplen, wherever it starts, with its length and
       for (const snaplen of [16, 60, 262_144]) {
         thread.arena.bytes.set(whole.subarray(0, bytes), start);
         const reader = thread.capture(1, { snaplen });
-        const { nowUs } = thread;
+        thread.nowMs += 0.25;
         thread.taps.frame(CROSSING_PORT_IN, BLUE, 3, start, bytes);
         assert.ok(reader.next());
         assert.deepEqual(Uint8Array.from(reader.frame), whole.slice(0, Math.min(snaplen, bytes)));
-        assert.deepEqual([reader.originalBytes, reader.timeUs], [bytes, nowUs]);
+        assert.deepEqual(
+          [reader.originalBytes, reader.timeUs],
+          [bytes, (EPOCH_MS + thread.nowMs) * 1_000],
+        );
       }
     }
   }

@@ -35,8 +35,8 @@ const WEB: ServiceAssignment = {
   ingressVip: '10.0.0.9',
   ports: [{ protocol: 'tcp', targetPort: 80, publishedPort: 8080 }],
 };
-const VTEP_B: VtepRecord = { address: parseIpv4('192.0.2.2'), port: 4789 };
-const VTEP_C: VtepRecord = { address: parseIpv4('198.51.100.3'), port: 4790 };
+const VTEP_B = { address: parseIpv4('192.0.2.2'), port: 4789, slot: 1 };
+const VTEP_C = { address: parseIpv4('198.51.100.3'), port: 4790, slot: 2 };
 
 interface EndpointSpec {
   readonly address: string;
@@ -388,7 +388,7 @@ const CHANGES: readonly [string, Partial<TableSources>, Partial<TableSources>, s
     {
       networks: [],
       services: [],
-      vteps: [{ address: parseIpv6('fd00:f::2'), port: 4789 }],
+      vteps: [{ address: parseIpv6('fd00:f::2'), port: 4789, slot: 3 }],
     },
     ['setVtep fd00:f::2'],
   ],

@@ -1,0 +1,100 @@
+import type { Clock } from '../core/capabilities.ts';
+import { formatIp } from '../core/ip.ts';
+import { type DataPlane, FLOW_CAPACITY } from '../dataplane/data-plane.ts';
+import { mapFile } from '../io/linux/mapped-file.ts';
+import { packageVersion } from '../io/package-version.ts';
+import type { AssignmentSet } from '../manager/session-protocol.ts';
+import { flowTableBytes } from '../routing-mesh/flow-table.ts';
+import { FlowTableReader } from '../routing-mesh/flow-table-reader.ts';
+import type { CaptureNames, NamedPort } from './capture-target.ts';
+import { Captures } from './captures.ts';
+import type { PlacedEndpoint } from './desired-tables.ts';
+import { namedTask } from './find-named.ts';
+import { type FlowNames, type FlowPage, type FlowRequest, flowPage } from './flow-report.ts';
+import type { PlacedVtep } from './gossip-view.ts';
+import { type PeerReport, type PlacedPeer, peerName, peerReports } from './peer-report.ts';
+import type { PeerSlots } from './peer-slots.ts';
+
+/** What {@link Insight} looks at. All functions are asked anew each time. */
+export interface InsightDeps {
+  readonly clock: Clock;
+  readonly dataPlane: DataPlane;
+  /** The file that the packet thread's flow table lives in. */
+  readonly flowFile: string;
+  readonly slots: PeerSlots;
+  readonly assignments: () => AssignmentSet | undefined;
+  /** Ports of this node's tasks. */
+  readonly ports: () => readonly NamedPort[];
+  /** Id of the host's own port. */
+  readonly hostPortId: () => number | undefined;
+  /** What the nodes announce. */
+  readonly view: () => {
+    readonly endpoints: readonly PlacedEndpoint[];
+    readonly vteps: readonly PlacedVtep[];
+  };
+}
+
+/** What an operator can see of the packets of this node, under the names that people use. */
+export class Insight {
+  readonly captures: Captures;
+  readonly #deps: InsightDeps;
+  #flows: FlowTableReader | undefined;
+
+  constructor(deps: InsightDeps) {
+    this.#deps = deps;
+    this.captures = new Captures({
+      clock: deps.clock,
+      capture: (filter) => deps.dataPlane.capture(filter),
+      names: () => this.#captureNames(),
+      application: `weft ${packageVersion()}`,
+    });
+  }
+
+  /** What went to and came from each other node. */
+  peers(): PeerReport[] {
+    return peerReports(this.#peers(), this.#deps.dataPlane.peerCounters);
+  }
+
+  /**
+   * Some of the flows that are live now. The packet thread is not asked: its table is read where it lies.
+   *
+   * @throws {LocalApiError} if the request names something that is not here, with what is
+   */
+  flows(request: FlowRequest): FlowPage {
+    this.#flows ??= new FlowTableReader(
+      mapFile(this.#deps.flowFile, flowTableBytes(FLOW_CAPACITY)),
+      FLOW_CAPACITY,
+    );
+    return flowPage(this.#flows, this.#flowNames(), request, this.#deps.clock.epochMs());
+  }
+
+  #peers(): PlacedPeer[] {
+    const { slots, view } = this.#deps;
+    return view().vteps.map((vtep) => ({ ...vtep, slot: slots.slotOf(vtep.address) }));
+  }
+
+  #captureNames(): CaptureNames {
+    const { assignments, ports, hostPortId } = this.#deps;
+    return {
+      networks: assignments()?.networks ?? [],
+      ports: ports(),
+      hostPortId: hostPortId(),
+      peers: this.#peers().map((peer) => {
+        const address = formatIp(peer.address);
+        const { node: id, slot } = peer;
+        return { id, name: peerName(peer), aliases: [address], address, slot };
+      }),
+    };
+  }
+
+  #flowNames(): FlowNames {
+    const { assignments, view } = this.#deps;
+    const { networks = [], services = [], tasks = [] } = assignments() ?? {};
+    return {
+      networks,
+      services,
+      tasks: tasks.map(namedTask),
+      endpoints: view().endpoints.map(({ record }) => record),
+    };
+  }
+}
