@@ -25,8 +25,10 @@ import {
 import { clampMss } from '../routing-mesh/mss-clamp.ts';
 import { IPV6_MTU_BYTES_MIN } from '../routing-mesh/too-big.ts';
 import { VXLAN_HEADER_BYTES, writeVxlanHeader } from '../vxlan/header.ts';
+import { type CaptureTaps, CROSSING_PEER_OUT } from './capture-taps.ts';
 import { type Counters, dropIndex, trafficIndex } from './counters.ts';
 import { GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, type Offload } from './offload.ts';
+import { peerCounterIndex } from './peer-counters.ts';
 import type { Peer } from './peers.ts';
 
 /** Room for one segment's headers: VXLAN 8, Ethernet 14, IP with options or extensions, TCP 60. */
@@ -50,6 +52,9 @@ const IPV6_HEADER_BYTES = 40;
 const DATAGRAMS_OUT = trafficIndex('underlay-datagrams-out');
 const BYTES_OUT = trafficIndex('underlay-bytes-out');
 const SENDS = trafficIndex('underlay-sends');
+const PEER_DATAGRAMS_OUT = peerCounterIndex('datagrams-out');
+const PEER_BYTES_OUT = peerCounterIndex('bytes-out');
+const PEER_DROPS_OUT = peerCounterIndex('drops-out');
 const SEND_FAILED = dropIndex('send-failed');
 const BAD_OFFLOAD = dropIndex('bad-offload');
 const UNKNOWN_VTEP = dropIndex('unknown-vtep');
@@ -63,6 +68,7 @@ export class Egress {
   readonly #arena: Arena;
   readonly #checksum: ChecksumKernel;
   readonly #counters: Counters;
+  readonly #taps: CaptureTaps;
   readonly #sender: VxlanSender;
   readonly #slots: number;
   #usedSlots = 0;
@@ -81,20 +87,28 @@ export class Egress {
     arena: Arena,
     checksum: ChecksumKernel,
     counters: Counters,
+    taps: CaptureTaps,
     vtepAddress: Ip,
     onTooBig: (destination: Destination) => void = () => {},
   ) {
     this.#arena = arena;
     this.#checksum = checksum;
     this.#counters = counters;
+    this.#taps = taps;
+    // All destinations are peers: nothing else is queued here.
     this.#sender = new VxlanSender(
       arena,
       vtepAddress,
       SENDING_SOCKETS,
-      (peer, datagrams, error) => {
+      (destination, datagrams, error) => {
         counters.dropMany(SEND_FAILED, datagrams);
+        (destination as Peer).count(PEER_DROPS_OUT, datagrams);
         // Before Linux 6.14 a run of datagrams that are too large is refused as invalid.
-        if (error === EMSGSIZE || (error === EINVAL && datagrams > 1)) onTooBig(peer);
+        if (error === EMSGSIZE || (error === EINVAL && datagrams > 1)) onTooBig(destination);
+      },
+      (destination, datagrams, bytes) => {
+        (destination as Peer).count(PEER_DATAGRAMS_OUT, datagrams);
+        (destination as Peer).count(PEER_BYTES_OUT, bytes);
       },
     );
     this.#slots = arena.allocate(HEADER_SLOT_BYTES * HEADER_SLOTS);
@@ -121,6 +135,9 @@ export class Egress {
     const mtuBytes = peer.innerMtuBytes;
     writeVxlanHeader(view, packet.start - VXLAN_HEADER_BYTES, vni);
     if ((packet.tcpFlags & TCP_SYN) !== 0) clampMss(view, packet, mtuBytes, offload.needsChecksum);
+    if (this.#taps.active) {
+      this.#taps.frame(CROSSING_PEER_OUT, vni, peer.slot, packet.start, packet.length);
+    }
     if (offload.gsoType === GSO_NONE) {
       const fits = packet.length <= ETHERNET_HEADER_BYTES + mtuBytes;
       if (!fits) return this.#sendTooLong(packet, offload, peer, queue);

@@ -5,6 +5,7 @@ import { VNET_HEADER_BYTES } from '../io/linux/tap.ts';
 import type { VxlanReceiver } from '../io/linux/vxlan-socket.ts';
 import { clampMss } from '../routing-mesh/mss-clamp.ts';
 import { NOT_VXLAN, readVxlanVni, VXLAN_HEADER_BYTES } from '../vxlan/header.ts';
+import { type CaptureTaps, CROSSING_PEER_IN } from './capture-taps.ts';
 import { Coalescer } from './coalesce.ts';
 import { type Counters, dropIndex, trafficIndex } from './counters.ts';
 import type { Egress } from './egress.ts';
@@ -15,13 +16,18 @@ import {
   UDP_CHECKSUM_OFFSET,
 } from './partial-checksum.ts';
 import type { PathProbes } from './path-probes.ts';
+import { peerCounterIndex } from './peer-counters.ts';
 import type { Peer, Peers } from './peers.ts';
+import type { Port } from './port.ts';
 import type { PortWriter } from './port-writer.ts';
 import type { Switch } from './switch.ts';
 
 const RECEIVES = trafficIndex('underlay-receives');
 const DATAGRAMS_IN = trafficIndex('underlay-datagrams-in');
 const BYTES_IN = trafficIndex('underlay-bytes-in');
+const PEER_DATAGRAMS_IN = peerCounterIndex('datagrams-in');
+const PEER_BYTES_IN = peerCounterIndex('bytes-in');
+const PEER_DROPS_IN = peerCounterIndex('drops-in');
 const UNKNOWN_VTEP = dropIndex('unknown-vtep');
 const NOT_VXLAN_DROP = dropIndex('not-vxlan');
 const UNKNOWN_VNI = dropIndex('unknown-vni');
@@ -37,6 +43,7 @@ export interface IngressDeps {
   readonly decide: Switch;
   readonly ports: PortWriter;
   readonly egress: Egress;
+  readonly taps: CaptureTaps;
   /** Only members among them are listened to. */
   readonly peers: Peers;
   readonly probes: PathProbes;
@@ -64,13 +71,16 @@ export class Ingress {
     if (received < 0) return false;
     const stride = Math.max(1, receiver.segmentBytes);
     counters.add(RECEIVES, 1);
-    counters.add(DATAGRAMS_IN, Math.max(1, Math.ceil(received / stride))); // one may be empty
+    const datagrams = Math.max(1, Math.ceil(received / stride)); // one may be empty
+    counters.add(DATAGRAMS_IN, datagrams);
     counters.add(BYTES_IN, received);
     const peer = this.#deps.peers.find(receiver.source);
     if (peer?.isKnown !== true) {
       counters.drop(UNKNOWN_VTEP);
       return true;
     }
+    peer.count(PEER_DATAGRAMS_IN, datagrams);
+    peer.count(PEER_BYTES_IN, received);
     this.#deps.decide.origin.vtep.copy(peer.words);
     this.#deps.decide.origin.vtepPort = peer.port;
     const end = receiver.buffer + received;
@@ -88,8 +98,9 @@ export class Ingress {
     const vni = readVxlanVni(arena.view, at, length);
     const network = decide.networks.get(vni);
     if (network === undefined) {
-      if (vni !== NOT_VXLAN) counters.drop(UNKNOWN_VNI);
-      else if (!probes.receive(peer, at, length, nowMs)) counters.drop(NOT_VXLAN_DROP);
+      if (vni === NOT_VXLAN && probes.receive(peer, at, length, nowMs)) return 1;
+      counters.drop(vni === NOT_VXLAN ? NOT_VXLAN_DROP : UNKNOWN_VNI);
+      peer.count(PEER_DROPS_IN, 1);
       return 1;
     }
     const joined = this.#coalescer;
@@ -99,26 +110,41 @@ export class Ingress {
     const frameBytes = isSuperframe
       ? joined.headerBytes + joined.payloadBytes
       : length - VXLAN_HEADER_BYTES;
+    if (this.#deps.taps.active) this.#capture(peer, vni, frame, frameBytes);
     const partialStart = isSuperframe
       ? joined.checksumStart
       : partialChecksumStart(arena.view, this.#deps.checksum, frame, frameBytes);
     const decision = decide.fromVtep(network, frame, frameBytes, partialStart !== 0, nowMs);
-    if (decision.action === 'drop') counters.drop(decision.drop);
-    else if (decision.action === 'back') this.#answer(network.vni, peer);
+    if (decision.action === 'drop') {
+      counters.drop(decision.drop);
+      peer.count(PEER_DROPS_IN, joined.segments);
+    } else if (decision.action === 'back') this.#answer(network.vni, peer);
     else if (decision.port !== undefined) {
       // What a peer's end announces is the size of what this one will send there.
       const { packet } = decide;
       if ((packet.tcpFlags & TCP_SYN) !== 0) {
         clampMss(arena.view, packet, peer.innerMtuBytes, partialStart !== 0);
       }
-      if (isSuperframe) this.#writeSuperframe(decision.port.fd, frame, frameBytes);
-      else this.#writeFrame(decision.port.fd, frame, frameBytes, partialStart);
+      if (isSuperframe) this.#writeSuperframe(decision.port, frame, frameBytes);
+      else this.#writeFrame(decision.port, frame, frameBytes, partialStart);
     }
     return joined.segments;
   }
 
+  /** Shows what the peer sent, joined as it will go on, before any of it is rewritten. */
+  #capture(peer: Peer, vni: number, frame: number, frameBytes: number): void {
+    const { arena, taps } = this.#deps;
+    const { iovecs, segments, headerBytes, gsoBytes } = this.#coalescer;
+    if (segments === 1) {
+      taps.frame(CROSSING_PEER_IN, vni, peer.slot, frame, frameBytes);
+      return;
+    }
+    arena.setIovec(iovecs, frame, headerBytes + gsoBytes);
+    taps.vectors(CROSSING_PEER_IN, vni, peer.slot, iovecs, segments, frameBytes);
+  }
+
   /** The VXLAN header in front of the frame makes room for the virtio-net header. */
-  #writeFrame(fd: number, frame: number, frameBytes: number, partialStart: number): void {
+  #writeFrame(port: Port, frame: number, frameBytes: number, partialStart: number): void {
     const { view } = this.#deps.arena;
     const header = frame - VNET_HEADER_BYTES;
     if (partialStart === 0) writePlain(view, header);
@@ -127,17 +153,17 @@ export class Ingress {
       const offset = isTcp ? TCP_CHECKSUM_OFFSET : UDP_CHECKSUM_OFFSET;
       writeNeedsChecksum(view, header, partialStart, offset);
     }
-    this.#deps.ports.write(fd, frame, frameBytes);
+    this.#deps.ports.write(port, frame, frameBytes);
   }
 
-  #writeSuperframe(fd: number, frame: number, frameBytes: number): void {
+  #writeSuperframe(port: Port, frame: number, frameBytes: number): void {
     const { arena, ports } = this.#deps;
     const joined = this.#coalescer;
     const header = frame - VNET_HEADER_BYTES;
     writeSuperframe(arena.view, header, joined);
     const bytes = VNET_HEADER_BYTES + joined.headerBytes + joined.gsoBytes;
     arena.setIovec(joined.iovecs, header, bytes);
-    ports.writeVectors(fd, joined.iovecs, joined.segments, frameBytes);
+    ports.writeVectors(port, joined.iovecs, joined.segments, frameBytes);
   }
 
   /** Sends an answer (ARP, echo) to the node that asked. */

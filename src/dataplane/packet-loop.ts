@@ -1,4 +1,5 @@
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
+import type { Clock } from '../core/capabilities.ts';
 import { loadChecksumKernel } from '../core/checksum.ts';
 import { Arena } from '../io/linux/arena.ts';
 import { clearWakeUp, Epoll } from '../io/linux/epoll.ts';
@@ -8,12 +9,14 @@ import { VNET_HEADER_BYTES } from '../io/linux/tap.ts';
 import { VxlanReceiver } from '../io/linux/vxlan-socket.ts';
 import { flowTableBytes } from '../routing-mesh/flow-table.ts';
 import { Mesh } from '../routing-mesh/mesh.ts';
+import { CaptureTaps, CROSSING_PORT_IN } from './capture-taps.ts';
 import type { DataPlaneEvent, DataPlaneRequest, DataPlaneWorkerData } from './commands.ts';
 import { Counters, dropIndex, trafficIndex } from './counters.ts';
 import { Egress } from './egress.ts';
 import { Ingress } from './ingress.ts';
 import { Offload, readOffload, writePlain } from './offload.ts';
 import { PathProbes } from './path-probes.ts';
+import { PeerCounters } from './peer-counters.ts';
 import { Peers } from './peers.ts';
 import type { Port } from './port.ts';
 import { PortWriter } from './port-writer.ts';
@@ -38,6 +41,9 @@ const SWEEP_ENTRIES = 32_768;
 const BURST_MAX = 64;
 /** The same in bytes: a turn of superframes must not starve the rest. */
 const BURST_BYTES_MAX = 256 * 1024;
+
+/** The clocks of a packet thread. */
+const CLOCK: Clock = { nowMs: () => performance.now(), epochMs: () => Date.now() };
 
 const TOKEN_WAKE_UP = 0;
 const TOKEN_UNDERLAY = 1;
@@ -65,6 +71,7 @@ export class PacketLoop {
   readonly #ingress: Ingress;
   readonly #probes: PathProbes;
   readonly #ports: PortWriter;
+  readonly #taps: CaptureTaps;
   readonly #switch: Switch;
   readonly #mesh: Mesh;
   readonly #tables: Tables;
@@ -84,8 +91,14 @@ export class PacketLoop {
     this.#counters = new Counters(data.counters);
     const checksum = loadChecksumKernel(arena.memory);
     this.#receiver = new VxlanReceiver(arena, data.listenAddress, data.port);
-    this.#egress = new Egress(arena, checksum, this.#counters, data.vtepAddress, (destination) =>
-      this.#probes.refused(destination, Date.now()),
+    this.#taps = new CaptureTaps(arena, CLOCK);
+    this.#egress = new Egress(
+      arena,
+      checksum,
+      this.#counters,
+      this.#taps,
+      data.vtepAddress,
+      (destination) => this.#probes.refused(destination, Date.now()),
     );
     this.#frames = arena.allocate(WAITING_BYTES + READ_BYTES + FRAME_ALIGNMENT) + HEADROOM_BYTES;
     this.#frame = this.#frames;
@@ -95,7 +108,7 @@ export class PacketLoop {
       capacity: data.flowCapacity,
       hashKey: data.hashKey,
     });
-    const peers = new Peers(data.linkMtuBytes);
+    const peers = new Peers(data.linkMtuBytes, new PeerCounters(data.peerCounters));
     this.#probes = new PathProbes({
       arena,
       peers,
@@ -104,7 +117,7 @@ export class PacketLoop {
     });
     const mesh = this.#mesh;
     this.#switch = new Switch({ view: arena.view, mesh, peers, scratch: this.#scratch });
-    this.#ports = new PortWriter(arena, this.#counters);
+    this.#ports = new PortWriter(arena, this.#counters, this.#taps);
     this.#ingress = new Ingress({
       arena,
       checksum,
@@ -113,6 +126,7 @@ export class PacketLoop {
       decide: this.#switch,
       ports: this.#ports,
       egress: this.#egress,
+      taps: this.#taps,
       peers,
       probes: this.#probes,
     });
@@ -123,7 +137,7 @@ export class PacketLoop {
       added: (port: Port) => this.#epoll.add(port.fd, port.id + TOKEN_PORTS),
       removed: (port: Port) => this.#epoll.remove(port.fd),
     };
-    this.#tables = new Tables(this.#switch, mesh, peers, listener, this.#probes);
+    this.#tables = new Tables(this.#switch, mesh, peers, listener, this.#probes, this.#taps);
   }
 
   /** Serves until told to stop. */
@@ -200,12 +214,15 @@ export class PacketLoop {
       return;
     }
     this.#counters.add(BYTES_IN, length);
+    if (this.#taps.active) {
+      this.#taps.frame(CROSSING_PORT_IN, port.scope, port.id, frame, length);
+    }
     const offload = this.#offload;
     readOffload(view, frame - VNET_HEADER_BYTES, offload);
     const decision = this.#switch.fromPort(port, frame, length, offload.needsChecksum, nowMs);
     switch (decision.action) {
       case 'port':
-        if (decision.port !== undefined) this.#ports.write(decision.port.fd, frame, length);
+        if (decision.port !== undefined) this.#ports.write(decision.port, frame, length);
         return;
       case 'vtep': {
         if (decision.peer === undefined) return;
@@ -232,7 +249,7 @@ export class PacketLoop {
     }
     this.#ports.countAnswer(decision.answer);
     writePlain(this.#arena.view, decision.answerStart - VNET_HEADER_BYTES);
-    this.#ports.write(port.fd, decision.answerStart, decision.answerBytes);
+    this.#ports.write(port, decision.answerStart, decision.answerBytes);
   }
 
   /** The device has vanished under its descriptor: reading it again would spin. */

@@ -2,6 +2,7 @@ import { AddressWords } from '../core/address-words.ts';
 import { type Ip, isIpv6 } from '../core/ip.ts';
 import type { Destination } from '../io/linux/datagram-queue.ts';
 import { innerMtuBytes } from '../vxlan/overhead.ts';
+import { PeerCounters, SLOT_OF_OTHERS } from './peer-counters.ts';
 
 /** The largest IP packet: what a path carries of which nothing is known. */
 const IP_PACKET_BYTES_MAX = 65_535;
@@ -20,16 +21,20 @@ export class Peer implements Destination {
   innerMtuBytes = 0;
   /** When the control thread was told last that a packet was too large, in milliseconds. */
   refusedMs = 0;
+  /** Where it is counted. */
+  slot: number = SLOT_OF_OTHERS;
   /** The next one with the same hash. */
   next: Peer | undefined = undefined;
+  readonly #counters: PeerCounters;
 
   /**
    * @param address - In the family of the underlay.
    * @param pathMtuBytes - As for {@link Peer.setPathMtu}.
    */
-  constructor(address: Ip, pathMtuBytes: number) {
+  constructor(address: Ip, pathMtuBytes: number, counters: PeerCounters) {
     this.address = address;
     this.words = AddressWords.of(address);
+    this.#counters = counters;
     this.setPathMtu(pathMtuBytes);
   }
 
@@ -37,6 +42,11 @@ export class Peer implements Destination {
   setPathMtu(bytes: number): void {
     const mtuBytes = Math.max(bytes, PATH_MTU_BYTES_MIN);
     this.innerMtuBytes = innerMtuBytes(mtuBytes, { ipv6: isIpv6(this.address), encrypted: false });
+  }
+
+  /** Adds to the peer's counter with `peerCounterIndex` `index`. */
+  count(index: number, amount: number): void {
+    this.#counters.add(this.slot, index, amount);
   }
 }
 
@@ -46,13 +56,21 @@ export class Peer implements Destination {
  * BOUNDED by the members that gossip reports and by the endpoints of the FDB.
  */
 export class Peers {
+  readonly #counters: PeerCounters;
   readonly #byHash = new Map<number, Peer>();
   readonly #linkMtuBytes: number;
   #known = 0;
 
-  /** @param linkMtuBytes - What a path carries until more is known of it. */
-  constructor(linkMtuBytes: number = IP_PACKET_BYTES_MAX) {
+  /**
+   * @param linkMtuBytes - What a path carries until more is known of it.
+   * @param counters - Where peers are counted.
+   */
+  constructor(
+    linkMtuBytes: number = IP_PACKET_BYTES_MAX,
+    counters: PeerCounters = new PeerCounters(),
+  ) {
     this.#linkMtuBytes = linkMtuBytes;
+    this.#counters = counters;
   }
 
   /** How many are members. */
@@ -78,19 +96,24 @@ export class Peers {
   at(address: Ip): Peer {
     const found = this.find(AddressWords.of(address));
     if (found !== undefined) return found;
-    const peer = new Peer(address, this.#linkMtuBytes);
+    const peer = new Peer(address, this.#linkMtuBytes, this.#counters);
     const hash = hashOf(peer.words);
     peer.next = this.#byHash.get(hash);
     this.#byHash.set(hash, peer);
     return peer;
   }
 
-  /** Makes the peer at `address` a member, served at `port`. */
-  add(address: Ip, port: number): Peer {
+  /**
+   * Makes the peer at `address` a member, served at `port`.
+   *
+   * @param slot - Where it is counted.
+   */
+  add(address: Ip, port: number, slot: number = SLOT_OF_OTHERS): Peer {
     const peer = this.at(address);
     if (!peer.isKnown) this.#known += 1;
     peer.isKnown = true;
     peer.port = port;
+    peer.slot = slot;
     return peer;
   }
 

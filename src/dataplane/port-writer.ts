@@ -1,7 +1,9 @@
 import type { Arena } from '../io/linux/arena.ts';
 import { EIO, errno, writeAt, writev } from '../io/linux/ffi.ts';
 import { VNET_HEADER_BYTES } from '../io/linux/tap.ts';
+import { type CaptureTaps, CROSSING_PORT_OUT } from './capture-taps.ts';
 import { type Counters, dropIndex, trafficIndex } from './counters.ts';
+import type { Port } from './port.ts';
 import type { Decision } from './switch.ts';
 
 const FRAMES_OUT = trafficIndex('port-frames-out');
@@ -19,21 +21,30 @@ const ANSWERS: Readonly<Record<Decision['answer'], number>> = {
 export class PortWriter {
   readonly #arena: Arena;
   readonly #counters: Counters;
+  readonly #taps: CaptureTaps;
 
-  constructor(arena: Arena, counters: Counters) {
+  constructor(arena: Arena, counters: Counters, taps: CaptureTaps) {
     this.#arena = arena;
     this.#counters = counters;
+    this.#taps = taps;
   }
 
   /** Writes the frame at `frame`, whose virtio-net header stands in front of it. */
-  write(fd: number, frame: number, frameBytes: number): void {
+  write(port: Port, frame: number, frameBytes: number): void {
+    if (this.#taps.active) {
+      this.#taps.frame(CROSSING_PORT_OUT, port.scope, port.id, frame, frameBytes);
+    }
     const start = this.#arena.base + frame - VNET_HEADER_BYTES;
-    this.#count(writeAt(fd, start, VNET_HEADER_BYTES + frameBytes), frameBytes);
+    this.#count(writeAt(port.fd, start, VNET_HEADER_BYTES + frameBytes), frameBytes);
   }
 
   /** Writes what `count` iovecs describe, virtio-net header included. */
-  writeVectors(fd: number, iovecs: number, count: number, frameBytes: number): void {
-    this.#count(writev(fd, this.#arena.base + iovecs, count), frameBytes);
+  writeVectors(port: Port, iovecs: number, count: number, frameBytes: number): void {
+    if (this.#taps.active) {
+      const { scope, id } = port;
+      this.#taps.vectors(CROSSING_PORT_OUT, scope, id, iovecs, count, frameBytes);
+    }
+    this.#count(writev(port.fd, this.#arena.base + iovecs, count), frameBytes);
   }
 
   /** Counts an answer that the agent gave itself. */

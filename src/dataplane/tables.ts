@@ -4,6 +4,7 @@ import { PROTO_ICMP, PROTO_TCP, PROTO_UDP } from '../core/packet.ts';
 import type { Mesh } from '../routing-mesh/mesh.ts';
 import { HOST_SCOPE } from '../routing-mesh/verdict.ts';
 import { Endpoint, Network } from '../vxlan/fdb.ts';
+import type { CaptureTaps } from './capture-taps.ts';
 import type { DataPlaneCommand, DataPlaneStatus } from './commands.ts';
 import type { Peer, Peers } from './peers.ts';
 import { Port } from './port.ts';
@@ -31,6 +32,7 @@ export class Tables {
   readonly #mesh: Mesh;
   readonly #peers: Peers;
   readonly #probes: ProbeSender;
+  readonly #taps: CaptureTaps;
   readonly #listener: PortListener;
   /** By id. BOUNDED by the attachments of this node's tasks. */
   readonly #ports = new Map<number, Port>();
@@ -41,11 +43,13 @@ export class Tables {
     peers: Peers,
     listener: PortListener,
     probes: ProbeSender,
+    taps: CaptureTaps,
   ) {
     this.#probes = probes;
     this.#switch = decide;
     this.#mesh = mesh;
     this.#peers = peers;
+    this.#taps = taps;
     this.#listener = listener;
   }
 
@@ -80,7 +84,7 @@ export class Tables {
         this.#removeEndpoint(command);
         return;
       case 'setVtep':
-        this.#peers.add(command.address, command.port);
+        this.#peers.add(command.address, command.port, command.slot);
         return;
       case 'removeVtep':
         this.#peers.remove(command.address);
@@ -97,6 +101,12 @@ export class Tables {
         return;
       case 'removeService':
         this.#mesh.removeService(command.scope, command.vip);
+        return;
+      case 'setCapture':
+        this.#taps.set(command.id, command.filter, command.ring);
+        return;
+      case 'clearCapture':
+        this.#taps.clear(command.id);
         return;
     }
   }

@@ -56,7 +56,7 @@ export interface InterfaceName {
  * @throws {LocalApiError} if it names something that is not here, with what is
  */
 export function captureFilter(request: CaptureRequest, names: CaptureNames): CaptureFilter {
-  const network = findNamed('network', request.network, names.networks);
+  const network = findNamed('networks', request.network, names.networks);
   const { snaplen } = request;
   const scopes = network.ingress ? [network.vni, HOST_SCOPE] : [network.vni];
   if (request.task !== undefined && request.peer !== undefined) {
@@ -64,11 +64,11 @@ export function captureFilter(request: CaptureRequest, names: CaptureNames): Cap
   }
   if (request.task !== undefined) {
     const here = names.ports.filter(({ networkId }) => networkId === network.id);
-    const kind = `task of this node on the network ${network.name}`;
-    return { scopes, snaplen, port: findNamed(kind, request.task, here).portId };
+    const these = `tasks of this node on the network ${network.name}`;
+    return { scopes, snaplen, port: findNamed(these, request.task, here).portId };
   }
   if (request.peer === undefined) return { scopes, snaplen };
-  const peer = findNamed('peer', request.peer, names.peers);
+  const peer = findNamed('peers', request.peer, names.peers);
   if (peer.slot === SLOT_OF_OTHERS) {
     throw new LocalApiError(
       409,

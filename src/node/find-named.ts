@@ -28,11 +28,11 @@ const NAMES_MAX = 10;
  * The one of `candidates` that an operator means: by its name, an alias, its id, or the start of
  * its id that only one has.
  *
- * @param kind - What they are, to complete "there is no such …".
+ * @param these - What they are, in the plural, to complete "among the …".
  * @throws {LocalApiError} naming the candidates if it is none of them, or several
  */
 export function findNamed<Item extends Named>(
-  kind: string,
+  these: string,
   reference: string,
   candidates: readonly Item[],
 ): Item {
@@ -48,11 +48,11 @@ export function findNamed<Item extends Named>(
   const quoted = JSON.stringify(reference);
   if (first !== undefined) {
     const ids = list(found.map(({ id, name }) => `${id} (${name})`));
-    throw new LocalApiError(400, `Cannot tell which ${kind} ${quoted} is: it may be ${ids}`);
+    throw new LocalApiError(400, `Cannot tell ${quoted} among the ${these}: it may be ${ids}`);
   }
   const names = candidates.map(({ name }) => name);
-  const expected = names.length === 0 ? 'there is none on this node' : `expected ${list(names)}`;
-  throw new LocalApiError(404, `Cannot find the ${kind} ${quoted}: ${expected}`);
+  const expected = names.length === 0 ? 'there are none' : `expected ${list(names)}`;
+  throw new LocalApiError(404, `Cannot find ${quoted} among the ${these}: ${expected}`);
 }
 
 function list(names: readonly string[]): string {

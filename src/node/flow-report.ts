@@ -1,7 +1,6 @@
 import { formatIp, formatIpPort, type Ip, parseIp } from '../core/ip.ts';
 import { PROTO_ICMP, PROTO_TCP, PROTO_UDP } from '../core/packet.ts';
 import type { FlowRecord } from '../routing-mesh/flow-listing.ts';
-import type { FlowTableReader } from '../routing-mesh/flow-table-reader.ts';
 import { HOST_SCOPE } from '../routing-mesh/verdict.ts';
 import { findNamed, type Named } from './find-named.ts';
 
@@ -79,6 +78,12 @@ export interface FlowPage {
   readonly next?: number;
 }
 
+/** A flow table, as `FlowTableReader` reads it. */
+export interface FlowSource {
+  readonly capacity: number;
+  read(slot: number, nowMs: number): FlowRecord | undefined;
+}
+
 type Matches = (flow: FlowRecord) => boolean;
 
 /**
@@ -89,7 +94,7 @@ type Matches = (flow: FlowRecord) => boolean;
  * @throws {LocalApiError} if the request names something that is not here, with what is
  */
 export function flowPage(
-  table: FlowTableReader,
+  table: FlowSource,
   names: FlowNames,
   request: FlowRequest,
   nowMs: number,
@@ -118,7 +123,7 @@ function flowFilter({ network, task, service }: FlowRequest, names: FlowNames): 
 }
 
 function ofNetwork(reference: string, { networks }: FlowNames): Matches {
-  const { vni, ingress } = findNamed('network', reference, networks);
+  const { vni, ingress } = findNamed('networks', reference, networks);
   const scopes = ingress ? [vni, HOST_SCOPE] : [vni];
   return ({ scope, outScope }) => scopes.includes(scope) || scopes.includes(outScope || scope);
 }
@@ -133,13 +138,13 @@ function ofTask(reference: string, names: FlowNames): Matches {
       ...names.tasks.map((one) => [one.id, one] as const),
     ]).values(),
   ];
-  const { id } = findNamed('task', reference, tasks);
+  const { id } = findNamed('tasks', reference, tasks);
   const ends = endsOf(names, ({ taskId }) => taskId === id);
   return (flow) => ends.has(clientKey(flow)) || ends.has(backendKey(flow));
 }
 
 function ofService(reference: string, names: FlowNames): Matches {
-  const { id } = findNamed('service', reference, names.services);
+  const { id } = findNamed('services', reference, names.services);
   const vips = vipNames({ ...names, services: names.services.filter((one) => one.id === id) });
   const ends = endsOf(names, ({ serviceId }) => serviceId === id);
   return (flow) => (flow.kind === 'return' ? ends.has(backendKey(flow)) : vips.has(vipKey(flow)));

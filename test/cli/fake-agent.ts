@@ -102,6 +102,8 @@ export interface WeftOptions {
   readonly isInteractive?: boolean;
   /** Press Ctrl-C during this many-th pause. */
   readonly interruptAt?: number;
+  /** Given what a press of Ctrl-C calls. */
+  readonly onInterrupt?: (interrupt: () => void) => void;
   readonly runAgent?: RunAgent;
 }
 
@@ -148,6 +150,7 @@ export async function weft(
     },
     onInterrupt: (listener) => {
       interrupt = listener;
+      options.onInterrupt?.(listener);
       return () => {
         interrupt = undefined;
       };

@@ -14,6 +14,7 @@ import {
   parseFrame,
   writeMac,
 } from '../../src/core/packet.ts';
+import { CaptureTaps } from '../../src/dataplane/capture-taps.ts';
 import { Counters } from '../../src/dataplane/counters.ts';
 import { type Peer, Peers } from '../../src/dataplane/peers.ts';
 import { Arena } from '../../src/io/linux/arena.ts';
@@ -174,11 +175,13 @@ export interface PacketMemory {
   readonly arena: Arena;
   readonly checksum: ChecksumKernel;
   readonly counters: Counters;
+  readonly taps: CaptureTaps;
 }
 
 export function makePacketMemory(): PacketMemory {
   const arena = new Arena(1024 * 1024);
-  return { arena, checksum: loadChecksumKernel(arena.memory), counters: new Counters() };
+  const taps = new CaptureTaps(arena, { nowMs: () => 0, epochMs: () => 0 });
+  return { arena, checksum: loadChecksumKernel(arena.memory), counters: new Counters(), taps };
 }
 
 /** Parses the frame at `start`, which must be well-formed. */

@@ -186,14 +186,14 @@ test('joining segments allocates nothing', (t) => {
 
 /** A sender, and a receiver whose ports lead nowhere. */
 function makeHost(t: Test) {
-  const { arena, checksum, counters } = makePacketMemory();
+  const { arena, checksum, counters, taps } = makePacketMemory();
   const underlay = new LoopbackUnderlay(arena);
-  const egress = new Egress(arena, checksum, counters, LOOPBACK);
+  const egress = new Egress(arena, checksum, counters, taps, LOOPBACK);
   const world = new World(arena.view, arena.allocate(2048));
   const { receiver } = underlay;
   const { peers } = world;
   const probes = new PathProbes({ arena, peers, address: LOOPBACK, post: () => {} });
-  const ports = new PortWriter(arena, counters);
+  const ports = new PortWriter(arena, counters, taps);
   const ingress = new Ingress({
     arena,
     checksum,
@@ -202,6 +202,7 @@ function makeHost(t: Test) {
     decide: world.decide,
     ports,
     egress,
+    taps,
     peers,
     probes,
   });

@@ -3,6 +3,12 @@ import { join } from 'node:path';
 import { type Test, test } from 'tap';
 import { GATEWAY_MAC } from '../../src/core/address.ts';
 import { PROTO_ICMP, PROTO_UDP } from '../../src/core/packet.ts';
+import { CaptureRingReader, makeCaptureRing } from '../../src/dataplane/capture-ring.ts';
+import {
+  CROSSING_PEER_IN,
+  CROSSING_PEER_OUT,
+  CROSSING_PORT_OUT,
+} from '../../src/dataplane/capture-taps.ts';
 import type { DropReason, TrafficCounter } from '../../src/dataplane/counters.ts';
 import { Egress } from '../../src/dataplane/egress.ts';
 import { Ingress } from '../../src/dataplane/ingress.ts';
@@ -29,14 +35,17 @@ import { arpRequest, BLUE, NOW_MS, World } from './world.ts';
 const BOB = '240.0.1.12:80';
 const REMOTE = '240.0.1.13:7000';
 
+/** Where the peer is counted. */
+const SLOT = 5;
+
 /**
  * The receiving half of a host whose underlay is the loopback and whose TAP of bob is a file, and
  * senders to it: a peer's egress, and a bare socket. It is its own VTEP.
  */
 function makeHost(t: Test) {
-  const { arena, checksum, counters } = makePacketMemory();
+  const { arena, checksum, counters, taps } = makePacketMemory();
   const underlay = new LoopbackUnderlay(arena);
-  const egress = new Egress(arena, checksum, counters, LOOPBACK);
+  const egress = new Egress(arena, checksum, counters, taps, LOOPBACK);
   const sender = new VxlanSender(arena, LOOPBACK, 1, () => t.fail('a send failed'));
   const world = new World(arena.view, arena.allocate(2048));
   const { peers } = world;
@@ -47,12 +56,13 @@ function makeHost(t: Test) {
     counters,
     receiver: underlay.receiver,
     decide: world.decide,
-    ports: new PortWriter(arena, counters),
+    ports: new PortWriter(arena, counters, taps),
     egress,
+    taps,
     peers,
     probes,
   });
-  const peer = world.peers.add(LOOPBACK, underlay.port);
+  const peer = world.peers.add(LOOPBACK, underlay.port, SLOT);
   const path = join(t.testdir({ tap: '' }), 'tap');
   const fd = openSync(path, 'a');
   t.teardown(() => {
@@ -103,7 +113,8 @@ function makeHost(t: Test) {
     truncateSync(path);
     return written.toString('hex');
   }
-  return { sendFrame, sendBytes, receive, serveBob, counters, ingress, underlay, arena, world };
+  const actions = { sendFrame, sendBytes, receive, serveBob };
+  return { ...actions, counters, ingress, underlay, arena, world, taps };
 }
 
 function offloadOf(gsoType: number, gsoBytes: number): Offload {
@@ -331,5 +342,72 @@ test('20,000 mutated datagrams do no harm', (t) => {
   t.ok(traffic['port-frames-out'] > 5_000, `${traffic['port-frames-out']} frames taken`);
   const reasons = ['bad-ipv4', 'bad-l4', 'not-local', 'not-vxlan', 'runt', 'unknown-vni'] as const;
   for (const reason of reasons) t.ok(counted(host)[reason], reason);
+  t.end();
+});
+
+test('what a peer sends is counted by peer', (t) => {
+  const host = makeHost(t);
+  const good = vxlanDatagram(
+    BLUE,
+    ethernetFrame({ from: REMOTE, to: BOB, payload: randomBytes(900, 1) }),
+  );
+  host.sendBytes(good);
+  host.receive();
+  for (const bad of [
+    vxlanDatagram(BLUE + 9, new Uint8Array(60)),
+    vxlanDatagram(BLUE, new Uint8Array(9)),
+  ]) {
+    host.sendBytes(bad);
+    host.receive();
+  }
+  t.same(host.world.peerCounters.read(SLOT), {
+    'datagrams-in': 3,
+    'bytes-in': good.length + 68 + 17,
+    'datagrams-out': 0,
+    'bytes-out': 0,
+    'drops-in': 2,
+    'drops-out': 0,
+  });
+  const superframe = ethernetFrame({
+    from: REMOTE,
+    to: BOB,
+    payload: randomBytes(2_800, 2),
+    partial: true,
+  });
+  host.sendFrame(superframe, offloadOf(GSO_TCPV4, 1400));
+  host.receive();
+  const {
+    'datagrams-in': received,
+    'datagrams-out': sent,
+    'bytes-out': bytes,
+  } = host.world.peerCounters.read(SLOT);
+  t.same([received, sent, bytes], [5, 2, 2_800 + 2 * (8 + 54)]);
+  t.end();
+});
+
+test('a capture shows a superframe whole at each crossing, and nothing of it is changed', (t) => {
+  const host = makeHost(t);
+  const ring = makeCaptureRing();
+  const reader = new CaptureRingReader(ring);
+  const superframe = ethernetFrame({
+    from: REMOTE,
+    to: BOB,
+    payload: randomBytes(20_000, 4),
+    partial: true,
+  });
+  host.sendFrame(superframe, offloadOf(GSO_TCPV4, 1398));
+  const uncaptured = host.receive();
+  host.taps.set(1, { scopes: [BLUE], snaplen: 262_144 }, ring);
+  host.sendFrame(superframe, offloadOf(GSO_TCPV4, 1398));
+  t.equal(host.receive(), uncaptured);
+  const seen: string[] = [];
+  while (reader.next()) {
+    const { crossing, point, originalBytes, frame } = reader;
+    t.equal(originalBytes, superframe.length);
+    t.equal(hex(frame), hex(superframe), `crossing ${crossing} at ${point}`);
+    seen.push(`${crossing} at ${point}`);
+  }
+  const [out, from, to] = [CROSSING_PEER_OUT, CROSSING_PEER_IN, CROSSING_PORT_OUT];
+  t.same(seen, [`${out} at ${SLOT}`, `${from} at ${SLOT}`, `${to} at 9`]);
   t.end();
 });

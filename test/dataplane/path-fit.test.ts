@@ -38,10 +38,11 @@ const FLOW = { from: CLIENT, to: SERVER };
 
 /** A sender whose only peer, on the loopback, has a narrow path. */
 function makeWire(t: Test) {
-  const { arena, checksum, counters } = makePacketMemory();
+  const { arena, checksum, counters, taps } = makePacketMemory();
   const underlay = new LoopbackUnderlay(arena);
   const refused: number[] = [];
-  const egress = new Egress(arena, checksum, counters, LOOPBACK, ({ port }) => refused.push(port));
+  const onTooBig = ({ port }: { readonly port: number }) => refused.push(port);
+  const egress = new Egress(arena, checksum, counters, taps, LOOPBACK, onTooBig);
   const at = arena.allocate(70_000) + 34;
   const peer = loopbackPeer(underlay.port);
   peer.setPathMtu(PATH_MTU);

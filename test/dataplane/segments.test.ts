@@ -430,9 +430,9 @@ test('join() cuts at a full IP packet and at 128 segments', (t) => {
 /** A sender, the wire and a receiver in one arena. */
 function makeWire(t: Test) {
   const memory = makePacketMemory();
-  const { arena, checksum, counters } = memory;
+  const { arena, checksum, counters, taps } = memory;
   const underlay = new LoopbackUnderlay(arena);
-  const egress = new Egress(arena, checksum, counters, LOOPBACK);
+  const egress = new Egress(arena, checksum, counters, taps, LOOPBACK);
   const coalescer = new Coalescer(arena, checksum);
   const at = arena.allocate(70_000) + 34;
   const peer = loopbackPeer(underlay.port);

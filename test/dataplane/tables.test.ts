@@ -2,6 +2,7 @@ import { test } from 'tap';
 import { GATEWAY_MAC, macOfIpv4, parseCidr, parseIpv4, parseMac } from '../../src/core/address.ts';
 import { AddressWords } from '../../src/core/address-words.ts';
 import { PROTO_TCP } from '../../src/core/packet.ts';
+import { makeCaptureRing } from '../../src/dataplane/capture-ring.ts';
 import type { DataPlaneCommand } from '../../src/dataplane/commands.ts';
 import {
   Counters,
@@ -16,7 +17,7 @@ import { Switch } from '../../src/dataplane/switch.ts';
 import { Tables } from '../../src/dataplane/tables.ts';
 import { flowTableBytes } from '../../src/routing-mesh/flow-table.ts';
 import { Mesh } from '../../src/routing-mesh/mesh.ts';
-import { ethernetFrame } from './frames.ts';
+import { ethernetFrame, makePacketMemory } from './frames.ts';
 import { NOW_MS } from './world.ts';
 
 const BLUE = 4096;
@@ -36,7 +37,8 @@ function makeTables() {
   };
   const probed: number[] = [];
   const probes = { send: ({ sequence }: { sequence: number }) => probed.push(sequence) };
-  const tables = new Tables(decide, mesh, peers, listener, probes);
+  const { taps } = makePacketMemory();
+  const tables = new Tables(decide, mesh, peers, listener, probes, taps);
   const apply = (...commands: DataPlaneCommand[]): void => {
     for (const command of commands) tables.apply(command);
   };
@@ -47,7 +49,7 @@ function makeTables() {
     const { port, peer } = endpoint;
     return port === undefined ? `vtep ${(peer?.words.w3 ?? 0) & 255}` : `port ${port.id}`;
   };
-  return { tables, apply, where, decide, mesh, view, peers, served, probed };
+  return { tables, apply, where, decide, mesh, view, peers, served, probed, taps };
 }
 
 const NETWORK: DataPlaneCommand = {
@@ -226,15 +228,15 @@ test('tables: VTEPs, services and gauges', (t) => {
     addPort(1, '10.0.1.5'),
     setEndpoint('10.0.1.6', VTEP_B),
     { kind: 'setVtep', address: VTEP_B, port: 4789 },
-    { kind: 'setVtep', address: VTEP_C, port: 4789 },
-    { kind: 'setVtep', address: VTEP_C, port: 4790 },
+    { kind: 'setVtep', address: VTEP_C, port: 4789, slot: 1 },
+    { kind: 'setVtep', address: VTEP_C, port: 4790, slot: 2 },
     { kind: 'setService', service: { scope: BLUE, vip, gateway, backends } },
   );
   t.same(
-    [...peers].map(({ address, port, isKnown }) => ({ address, port, isKnown })),
+    [...peers].map(({ address, port, isKnown, slot }) => ({ address, port, isKnown, slot })),
     [
-      { address: VTEP_B, port: 4789, isKnown: true },
-      { address: VTEP_C, port: 4790, isKnown: true },
+      { address: VTEP_B, port: 4789, isKnown: true, slot: 0 },
+      { address: VTEP_C, port: 4790, isKnown: true, slot: 2 },
     ],
   );
   const frame = ethernetFrame({ from: '10.0.1.5:5000', to: '10.0.1.100:80', toMac: GATEWAY_MAC });
@@ -279,5 +281,15 @@ test('counters: one place each, seen by both threads', (t) => {
   writer.set(trafficIndex('flows-evicted'), 2 ** 40);
   writer.add(trafficIndex('flows-evicted'), 3);
   t.equal(reader.traffic()['flows-evicted'], 2 ** 40 + 3, 'beyond 32 bits');
+  t.end();
+});
+
+test('captures start and end by command', (t) => {
+  const { apply, taps } = makeTables();
+  const filter = { scopes: [BLUE], snaplen: 100 };
+  apply({ kind: 'setCapture', id: 1, filter, ring: makeCaptureRing(64) });
+  t.ok(taps.active);
+  apply({ kind: 'clearCapture', id: 1 });
+  t.notOk(taps.active);
   t.end();
 });

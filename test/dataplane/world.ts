@@ -8,6 +8,7 @@ import {
 import { formatIpPort } from '../../src/core/ip.ts';
 import { ETHERTYPE_ARP, PROTO_ICMP, readMac, writeMac } from '../../src/core/packet.ts';
 import { DROP_REASONS } from '../../src/dataplane/counters.ts';
+import { PeerCounters } from '../../src/dataplane/peer-counters.ts';
 import { type Peer, Peers } from '../../src/dataplane/peers.ts';
 import { Port } from '../../src/dataplane/port.ts';
 import { type Decision, Switch } from '../../src/dataplane/switch.ts';
@@ -56,7 +57,8 @@ export class World {
   readonly bytes: Uint8Array;
   readonly decide: Switch;
   readonly mesh: Mesh;
-  readonly peers: Peers = new Peers();
+  readonly peerCounters: PeerCounters = new PeerCounters();
+  readonly peers: Peers = new Peers(undefined, this.peerCounters);
   readonly ports: Readonly<Record<'alice' | 'bob' | 'carol' | 'host', Port>>;
   /** Where frames go, and where the switch makes its own. */
   readonly start: number;

@@ -33,9 +33,25 @@ function task(node: string, changes: Readonly<Record<string, Json>> = {}): Visib
 test('vtepRecords() gives the other nodes in the order they are known', (t) => {
   const entries = [vtep('b', '192.0.2.2'), vtep('self', '192.0.2.1'), vtep('c', '192.0.2.3', 4790)];
   t.same(vtepRecords(entries, 'self'), [
-    { address: parseIpv4('192.0.2.2'), port: 4789 },
-    { address: parseIpv4('192.0.2.3'), port: 4790 },
+    { node: 'b', address: parseIpv4('192.0.2.2'), port: 4789 },
+    { node: 'c', address: parseIpv4('192.0.2.3'), port: 4790 },
   ]);
+  t.end();
+});
+
+test('a VTEP tells the name of its machine, if that is one', (t) => {
+  const named = (hostname: Json): Json => ({ address: '192.0.2.2', port: 4789, hostname });
+  for (const [given, shown] of [
+    ['host2.example', 'host2.example'],
+    ['', undefined],
+    ['\u001b[2Jhost', undefined],
+    ['x'.repeat(254), undefined],
+    [7, undefined],
+  ] as const) {
+    const [record] = vtepRecords([{ node: 'b', key: VTEP_KEY, value: named(given) }], 'self');
+    t.equal(record?.port, 4789, 'the rest counts, whatever the name is');
+    t.equal(record?.hostname, shown, JSON.stringify(given));
+  }
   t.end();
 });
 

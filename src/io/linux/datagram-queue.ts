@@ -34,6 +34,8 @@ export interface Destination {
   readonly port: number;
 }
 
+/** Told about a send that the kernel took. */
+export type SendReport = (destination: Destination, datagrams: number, bytes: number) => void;
 /** Told about a send that the kernel refused. */
 export type SendFailure = (destination: Destination, datagrams: number, error: number) => void;
 
@@ -51,6 +53,7 @@ export class DatagramQueue {
   readonly #arena: Arena;
   readonly #isIpv6: boolean;
   readonly #onFailure: SendFailure;
+  readonly #onSent: SendReport;
   readonly #messages: number;
   readonly #names: number;
   readonly #controls: number;
@@ -68,11 +71,18 @@ export class DatagramQueue {
   #tailIovecs = 0;
 
   /** @param isIpv6 - The family of the socket `fd`. */
-  constructor(arena: Arena, fd: number, isIpv6: boolean, onFailure: SendFailure) {
+  constructor(
+    arena: Arena,
+    fd: number,
+    isIpv6: boolean,
+    onFailure: SendFailure,
+    onSent: SendReport = () => {},
+  ) {
     this.#arena = arena;
     this.fd = fd;
     this.#isIpv6 = isIpv6;
     this.#onFailure = onFailure;
+    this.#onSent = onSent;
     this.#messages = arena.allocate(MMSGHDR_BYTES * MESSAGES_MAX);
     this.#names = arena.allocate(NAME_BYTES * MESSAGES_MAX);
     this.#controls = arena.allocate(CONTROL_BYTES * MESSAGES_MAX);
@@ -183,8 +193,12 @@ export class DatagramQueue {
   }
 
   #sent(index: number): void {
-    this.datagrams += this.#counts[index] ?? 0;
-    this.bytes += this.#sizes[index] ?? 0;
+    const datagrams = this.#counts[index] ?? 0;
+    const bytes = this.#sizes[index] ?? 0;
+    this.datagrams += datagrams;
+    this.bytes += bytes;
+    const destination = this.#destinations[index];
+    if (destination !== undefined) this.#onSent(destination, datagrams, bytes);
   }
 
   #failed(index: number): void {

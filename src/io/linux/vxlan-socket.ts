@@ -1,7 +1,12 @@
 import { AddressWords } from '../../core/address-words.ts';
 import { type Ip, isIpv6 } from '../../core/ip.ts';
 import type { Arena } from './arena.ts';
-import { DatagramQueue, type Destination, type SendFailure } from './datagram-queue.ts';
+import {
+  DatagramQueue,
+  type Destination,
+  type SendFailure,
+  type SendReport,
+} from './datagram-queue.ts';
 import { check, close, recvmsg, setsockopt } from './ffi.ts';
 import {
   CMSGHDR_BYTES,
@@ -106,9 +111,17 @@ export class VxlanSender {
    * @param address - The node's VTEP address, the source of every datagram.
    * @param sockets - How many source ports flows have: a power of two.
    */
-  constructor(arena: Arena, address: Ip, sockets: number, onFailure: SendFailure) {
-    const open = (oversize: Oversize): DatagramQueue =>
-      new DatagramQueue(arena, openUdp(address, 0, { oversize }), isIpv6(address), onFailure);
+  constructor(
+    arena: Arena,
+    address: Ip,
+    sockets: number,
+    onFailure: SendFailure,
+    onSent?: SendReport,
+  ) {
+    const open = (oversize: Oversize): DatagramQueue => {
+      const fd = openUdp(address, 0, { oversize });
+      return new DatagramQueue(arena, fd, isIpv6(address), onFailure, onSent);
+    };
     const flows = Array.from({ length: sockets }, () => open('refused'));
     this.fragmenting = open('fragmented');
     this.queues = [...flows, this.fragmenting];
