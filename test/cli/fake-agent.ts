@@ -102,6 +102,8 @@ export interface WeftOptions {
   readonly isInteractive?: boolean;
   /** Press Ctrl-C during this many-th pause. */
   readonly interruptAt?: number;
+  /** Given what goes to standard output as bytes. */
+  readonly onBytes?: (bytes: Uint8Array) => void;
   /** Given what a press of Ctrl-C calls. */
   readonly onInterrupt?: (interrupt: () => void) => void;
   readonly runAgent?: RunAgent;
@@ -111,8 +113,6 @@ export interface WeftResult {
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
-  /** What went to standard output as bytes. */
-  readonly bytes: Uint8Array;
   /** How often it paused. */
   readonly sleeps: number;
 }
@@ -126,14 +126,13 @@ export async function weft(
   let stdout = '';
   let stderr = '';
   let sleeps = 0;
-  const written: Uint8Array[] = [];
   let interrupt: (() => void) | undefined;
   const terminal: Terminal = {
     write: (text) => {
       stdout += text;
     },
     writeBytes: (bytes) => {
-      written.push(Uint8Array.from(bytes));
+      options.onBytes?.(Uint8Array.from(bytes));
     },
     writeError: (text) => {
       stderr += text;
@@ -157,7 +156,7 @@ export async function weft(
     },
   };
   const code = await main(argv, terminal, options.runAgent);
-  return { code, stdout, stderr, sleeps, bytes: Buffer.concat(written) };
+  return { code, stdout, stderr, sleeps };
 }
 
 /** Text of several lines, written with the margin that the source has. */

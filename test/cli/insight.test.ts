@@ -3,7 +3,15 @@ import { test } from 'tap';
 import { shortDuration } from '../../src/cli/durations.ts';
 import { PcapngWriter } from '../../src/node/pcapng.ts';
 import { readPcapng } from '../support/pcapng-reader.ts';
-import { lines, Refusal, startFakeAgent, weft } from './fake-agent.ts';
+import {
+  type FakeAgent,
+  lines,
+  Refusal,
+  startFakeAgent,
+  type WeftOptions,
+  type WeftResult,
+  weft,
+} from './fake-agent.ts';
 
 /** A capture of `frames` frames, of which two interfaces lost some. */
 function captured(frames: number): Uint8Array {
@@ -20,6 +28,18 @@ function captured(frames: number): Uint8Array {
   return writer.take();
 }
 
+/** Runs `weft capture` and keeps what it writes. */
+async function capture(
+  agent: FakeAgent,
+  argv: readonly string[],
+  options: WeftOptions = {},
+): Promise<WeftResult & { readonly bytes: Uint8Array }> {
+  const written: Uint8Array[] = [];
+  const onBytes = (bytes: Uint8Array) => void written.push(bytes);
+  const result = await weft(agent, ['capture', ...argv], { ...options, onBytes });
+  return { ...result, bytes: Buffer.concat(written) };
+}
+
 /** Answers with `bytes`, cut in pieces of `step`. */
 function inPieces(bytes: Uint8Array, step: number) {
   return (_times: number, response: ServerResponse): void => {
@@ -32,7 +52,7 @@ test('`capture` writes what the agent sends, and says how much that was', async 
   const bytes = captured(5);
   for (const step of [1, 7, 64, 10_000]) {
     const agent = await startFakeAgent(t, { 'GET /weft/capture': inPieces(bytes, step) });
-    const result = await weft(agent, ['capture', 'web']);
+    const result = await capture(agent, ['web']);
     t.equal(result.code, 0);
     t.same(result.bytes, Buffer.from(bytes));
     t.equal(result.stdout, '');
@@ -45,19 +65,8 @@ test('`capture` writes what the agent sends, and says how much that was', async 
 
 test('`capture` passes on what is to be captured', async (t) => {
   const agent = await startFakeAgent(t, { 'GET /weft/capture': inPieces(captured(1), 99) });
-  await weft(agent, [
-    'capture',
-    'web',
-    '--task',
-    'web.1',
-    '-s',
-    '96',
-    '-c',
-    '5',
-    '--duration',
-    '1.5s',
-  ]);
-  await weft(agent, ['capture', 'web', '--peer', '192.0.2.2']);
+  await capture(agent, ['web', '--task', 'web.1', '-s', '96', '-c', '5', '--duration', '1.5s']);
+  await capture(agent, ['web', '--peer', '192.0.2.2']);
   t.same(
     agent.requests.map(({ query: { id: _, ...query } = {} }) => query),
     [
@@ -75,7 +84,7 @@ test('`capture` that breaks off leaves whole blocks only, and fails', async (t) 
         response.write(bytes.subarray(0, 500), () => resolve(response.destroy()));
       }),
   });
-  const result = await weft(agent, ['capture', 'web']);
+  const result = await capture(agent, ['web']);
   t.equal(result.code, 1);
   t.match(result.stderr, 'the connection was closed before the answer was complete');
   t.ok(result.bytes.length < 500);
@@ -91,7 +100,7 @@ test('Ctrl-C ends a capture in good order', async (t) => {
     const end = `POST /weft/capture/${agent.requests[0]?.query?.id}/end`;
     routes[end] = () => void response.end(bytes.subarray(40));
   };
-  const result = await weft(agent, ['capture', 'web'], {
+  const result = await capture(agent, ['web'], {
     onInterrupt: (interrupt) => setImmediate(interrupt),
   });
   t.equal(result.code, 0);
@@ -116,7 +125,7 @@ test('`capture` refuses what cannot be right', async (t) => {
     ],
     [[], /Missing required argument 'network'/],
   ] as const) {
-    const result = await weft(agent, ['capture', ...argv]);
+    const result = await capture(agent, argv);
     t.equal(result.code, 1);
     t.match(result.stderr, message);
     t.equal(result.bytes.length, 0);
@@ -125,7 +134,7 @@ test('`capture` refuses what cannot be right', async (t) => {
 
 test('`capture` does not write to a terminal', async (t) => {
   const agent = await startFakeAgent(t, {});
-  const result = await weft(agent, ['capture', 'web'], { isInteractive: true });
+  const result = await capture(agent, ['web'], { isInteractive: true });
   t.equal(result.code, 1);
   t.equal(
     result.stderr,
