@@ -282,7 +282,8 @@ export class FlowTable {
   idleTicks(slot: number): number {
     const pair = this.entries.pair(slot);
     const own = ticksBetween(this.entries.lastSeen(slot), this.now);
-    if (pair === NO_SLOT) return own;
+    // NO_SLOT, or what a thread without the lock saw of a number that was being written byte by byte.
+    if (pair < 0 || pair >= this.capacity) return own;
     return Math.min(own, ticksBetween(this.entries.lastSeen(pair), this.now));
   }
 
