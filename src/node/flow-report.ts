@@ -1,5 +1,5 @@
 import { formatIp, formatIpPort, type Ip, parseIp } from '../core/ip.ts';
-import { PROTO_ICMP, PROTO_TCP, PROTO_UDP } from '../core/packet.ts';
+import { PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, PROTO_UDP } from '../core/packet.ts';
 import type { FlowRecord } from '../routing-mesh/flow-listing.ts';
 import { HOST_SCOPE } from '../routing-mesh/verdict.ts';
 import { findNamed, type Named } from './find-named.ts';
@@ -27,6 +27,7 @@ export interface FlowRequest {
 export interface FlowEndpoint {
   readonly networkId: string;
   readonly address: Ip;
+  readonly address6?: Ip;
   readonly taskId: string;
   readonly serviceId: string;
 }
@@ -35,8 +36,13 @@ export interface FlowEndpoint {
 export interface FlowNames {
   readonly networks: readonly (Named & { readonly vni: number; readonly ingress: boolean })[];
   readonly services: readonly (Named & {
-    readonly vips: readonly { readonly networkId: string; readonly address: string }[];
+    readonly vips: readonly {
+      readonly networkId: string;
+      readonly address: string;
+      readonly address6?: string;
+    }[];
     readonly ingressVip?: string;
+    readonly ingressVip6?: string;
   })[];
   /** Tasks that have a name here; others are known by their id. */
   readonly tasks: readonly Named[];
@@ -192,21 +198,28 @@ function flowDescriber(names: FlowNames): (flow: FlowRecord) => FlowView {
   };
 }
 
+/** The scope of a network that is not known here: no flow has it. */
+const NO_SCOPE = -1;
+
 const PROTOCOL_NAMES: ReadonlyMap<number, string> = new Map([
   [PROTO_TCP, 'tcp'],
   [PROTO_UDP, 'udp'],
   [PROTO_ICMP, 'icmp'],
+  [PROTO_ICMPV6, 'icmpv6'],
 ]);
 
 /** Names of services by their VIPs. */
 function vipNames({ services, networks }: FlowNames): ReadonlyMap<string, string> {
   const vnis = new Map(networks.map(({ id, vni }) => [id, vni]));
   const found = new Map<string, string>();
-  for (const { name, vips, ingressVip } of services) {
-    for (const { networkId, address } of vips) {
-      found.set(addressKey(vnis.get(networkId) ?? -1, parseIp(address)), name);
+  const add = (scope: number, vips: readonly (string | undefined)[], name: string): void => {
+    for (const vip of vips) if (vip !== undefined) found.set(addressKey(scope, parseIp(vip)), name);
+  };
+  for (const { name, vips, ingressVip, ingressVip6 } of services) {
+    for (const { networkId, address, address6 } of vips) {
+      add(vnis.get(networkId) ?? NO_SCOPE, [address, address6], name);
     }
-    if (ingressVip !== undefined) found.set(addressKey(HOST_SCOPE, parseIp(ingressVip)), name);
+    add(HOST_SCOPE, [ingressVip, ingressVip6], name);
   }
   return found;
 }
@@ -218,13 +231,15 @@ function endsOf(
   return new Set(names.endpoints.filter(isWanted).flatMap((endpoint) => keysOf(endpoint, names)));
 }
 
-/** The key of an endpoint's address; none if its network is not known here. */
+/** The keys of an endpoint's addresses; none if its network is not known here. */
 function keysOf(
-  { networkId, address }: Pick<FlowEndpoint, 'networkId' | 'address'>,
+  { networkId, address, address6 }: Omit<FlowEndpoint, 'taskId' | 'serviceId'>,
   { networks }: FlowNames,
 ): string[] {
   const vni = networks.find(({ id }) => id === networkId)?.vni;
-  return vni === undefined ? [] : [addressKey(vni, address)];
+  if (vni === undefined) return [];
+  const addresses = address6 === undefined ? [address] : [address, address6];
+  return addresses.map((one) => addressKey(vni, one));
 }
 
 function clientKey(flow: FlowRecord): string {

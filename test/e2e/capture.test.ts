@@ -272,7 +272,7 @@ test('packets, flows and peers can be seen', {
       '-e',
       `process.stdout.write(await (await fetch('http://127.0.0.1:9477/metrics')).text())`,
     ]);
-    const label = `peer="${worker!.host.address}",node="host2"`;
+    const label = `node="${there.nodeId}",vtep="${worker!.host.address}"`;
     t.match(stdout, new RegExp(`^weft_peer_rx_datagrams_total{${label}} [1-9]`, 'm'));
     t.match(stdout, new RegExp(`^weft_peer_tx_bytes_total{${label}} [1-9]`, 'm'));
   });

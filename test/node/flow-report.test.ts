@@ -23,15 +23,22 @@ const NAMES: FlowNames = {
     {
       id: 'svc-web',
       name: 'web',
-      vips: [{ networkId: 'net-web', address: '10.0.1.2' }],
+      vips: [{ networkId: 'net-web', address: '10.0.1.2', address6: 'fd00:1::2' }],
       ingressVip: '10.255.0.9',
+      ingressVip6: 'fd00:f::9',
     },
     { id: 'svc-db', name: 'db', vips: [{ networkId: 'net-db', address: '10.0.1.2' }] },
   ],
   tasks: [{ id: 'task-a', name: 'web.1', aliases: ['web.1.task-a'] }],
   endpoints: [
     { networkId: 'net-web', address: parseIp('10.0.1.5'), taskId: 'task-a', serviceId: 'svc-web' },
-    { networkId: 'net-web', address: parseIp('10.0.1.6'), taskId: 'task-b', serviceId: 'svc-web' },
+    {
+      networkId: 'net-web',
+      address: parseIp('10.0.1.6'),
+      address6: parseIp('fd00:1::6'),
+      taskId: 'task-b',
+      serviceId: 'svc-web',
+    },
     { networkId: 'net-db', address: parseIp('10.0.1.5'), taskId: 'task-d', serviceId: 'svc-db' },
     { networkId: 'gone', address: parseIp('10.0.1.7'), taskId: 'task-e', serviceId: 'svc-web' },
   ],
@@ -168,6 +175,22 @@ test('flows are shown once each, under the names that people use', (t) => {
       idleMs: 1_000,
     },
   ]);
+  t.end();
+});
+
+test('flows of IPv6 have the same names', (t) => {
+  const backend = { outScope: WEB, newDestination: parseIp('fd00:1::6'), newDestinationPort: 80 };
+  const source = parseIp('2001:db8::1');
+  const inside = flow({ source, destination: parseIp('fd00:1::2'), ...backend });
+  const published = flow({ scope: 0, source, destination: parseIp('fd00:f::9'), ...backend });
+  for (const one of [inside, published]) {
+    t.match(pageOf({ service: 'web', task: 'task-b' }, tableOf([one])).flows[0], {
+      client: '[2001:db8::1]:0',
+      service: 'web',
+      backend: '[fd00:1::6]:80',
+      taskId: 'task-b',
+    });
+  }
   t.end();
 });
 
