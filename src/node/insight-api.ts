@@ -11,10 +11,14 @@ const SNAPLEN_MIN = 14;
 /** As long as a timer can be: 24 days. */
 const DURATION_MS_MAX = 0x7fff_ffff;
 
-const text = z.string().min(1).optional();
+const name = z.string({ error: 'expected a name or an id' }).min(1, 'expected a name or an id');
+const text = name.optional();
+const id = z
+  .string({ error: 'expected an id of your own' })
+  .regex(/^[\w-]{1,64}$/, 'expected at most 64 letters, digits, - or _');
 const captureSchema = z.object({
-  id: z.string().regex(/^[\w-]{1,64}$/),
-  network: z.string().min(1),
+  id,
+  network: name,
   peer: text,
   task: text,
   snaplen: integer(SNAPLEN_MIN, SNAPLEN_DEFAULT).default(SNAPLEN_DEFAULT),
