@@ -1,3 +1,4 @@
+import { type Mac, macWords } from './address.ts';
 import { delta32 } from './checksum.ts';
 import { IPV4_MAPPED_WORD, type Ip, ipFromWords, ipWords } from './ip.ts';
 
@@ -95,4 +96,18 @@ export class AddressWords {
   toIp(): Ip {
     return ipFromWords(this.w0, this.w1, this.w2, this.w3);
   }
+}
+
+/** The link-local address that an interface makes of its MAC: RFC 4291 section 2.5.6 and appendix A. */
+export function linkLocalOf(mac: Mac): AddressWords {
+  const { macHigh, macLow } = macWords(mac);
+  const words = new AddressWords();
+  const universalBit = 0x0200;
+  words.set(
+    0xfe80_0000 | 0,
+    0,
+    ((macHigh ^ universalBit) << 16) | ((macLow >>> 16) & 0xff00) | 0xff,
+    0xfe00_0000 | (macLow & 0x00ff_ffff),
+  );
+  return words;
 }

@@ -1,4 +1,4 @@
-import type { Ipv4, Mac } from './address.ts';
+import type { Ipv4, Mac, MacWords } from './address.ts';
 import { IPV4_MAPPED_WORD } from './ip.ts';
 import {
   IPV6_DESTINATION_OFFSET,
@@ -100,6 +100,18 @@ export function readMac(view: DataView, offset: number): Mac {
 export function writeMac(view: DataView, offset: number, mac: Mac): void {
   view.setUint16(offset, Math.floor(mac / 0x1_0000_0000));
   view.setUint32(offset + 2, mac >>> 0);
+}
+
+/** {@link writeMac} of a MAC in two words. */
+export function writeMacWords(view: DataView, offset: number, mac: MacWords): void {
+  view.setUint16(offset, mac.macHigh);
+  view.setInt32(offset + 2, mac.macLow);
+}
+
+/** Copies the MAC at `from` to `to`. */
+export function copyMac(view: DataView, from: number, to: number): void {
+  view.setUint16(to, view.getUint16(from));
+  view.setInt32(to + 2, view.getInt32(from + 2));
 }
 
 /**

@@ -166,7 +166,7 @@ export class Ingress {
     ports.writeVectors(port, joined.iovecs, joined.segments, frameBytes);
   }
 
-  /** Sends an answer (ARP, echo) to the node that asked. */
+  /** Sends an answer (ARP, ND, echo) to the node that asked; at once, as the next one may be made in its place. */
   #answer(vni: number, peer: Peer): void {
     const { counters, decide, egress, ports } = this.#deps;
     const { decision, packet } = decide;
@@ -175,5 +175,6 @@ export class Ingress {
     packet.length = decision.answerBytes;
     const mtuBytes = egress.send(packet, NOTHING_TO_OFFLOAD, vni, peer);
     if (mtuBytes !== 0) counters.drop(TOO_BIG); // nobody is told that an answer is lost
+    egress.flush();
   }
 }

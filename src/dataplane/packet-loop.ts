@@ -12,6 +12,7 @@ import { Mesh } from '../routing-mesh/mesh.ts';
 import { CaptureTaps, CROSSING_PORT_IN } from './capture-taps.ts';
 import type { DataPlaneEvent, DataPlaneRequest, DataPlaneWorkerData } from './commands.ts';
 import { Counters, dropIndex, trafficIndex } from './counters.ts';
+import type { Decision } from './decision.ts';
 import { Egress } from './egress.ts';
 import { Ingress } from './ingress.ts';
 import { Offload, readOffload, writePlain } from './offload.ts';
@@ -20,7 +21,7 @@ import { PeerCounters } from './peer-counters.ts';
 import { Peers } from './peers.ts';
 import type { Port } from './port.ts';
 import { PortWriter } from './port-writer.ts';
-import { ANSWER_BYTES_MAX, type Decision, Switch } from './switch.ts';
+import { ANSWER_BYTES_MAX, Switch } from './switch.ts';
 import { Tables } from './tables.ts';
 
 /** Everything in the arena, with room to spare. */

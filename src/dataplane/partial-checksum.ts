@@ -1,7 +1,14 @@
 import { type ChecksumKernel, fold16, swap16 } from '../core/checksum.ts';
 import {
+  IPV6_HEADER_BYTES,
+  IPV6_PAYLOAD_LENGTH_OFFSET,
+  IPV6_SOURCE_OFFSET,
+  walkIpv6Headers,
+} from '../core/ipv6-headers.ts';
+import {
   ETHERNET_HEADER_BYTES,
   ETHERTYPE_IPV4,
+  ETHERTYPE_IPV6,
   IPV4_HEADER_BYTES_MIN,
   PROTO_TCP,
   PROTO_UDP,
@@ -15,39 +22,18 @@ const VALID_SUM = 0xffff;
 export const TCP_CHECKSUM_OFFSET = 16;
 export const UDP_CHECKSUM_OFFSET = 6;
 
-/**
- * The folded sum of an IPv4 pseudo-header, in the byte order of {@link ChecksumKernel}.
- *
- * @param ip - Where the IPv4 header starts.
- * @param l4Bytes - Length of the transport segment.
- */
-export function pseudoHeaderSum(
-  checksum: ChecksumKernel,
-  ip: number,
-  protocol: number,
-  l4Bytes: number,
-): number {
-  return fold16(checksum.sum16(ip + 12, 8) + swap16(protocol) + swap16(l4Bytes));
-}
-
-/**
- * Whether a transport checksum is right: either complete, or partial as a kernel leaves it that sends
- * to another one through memory (veth, virtio): the field holds the pseudo-header's sum, and nothing
- * on the way computed the rest.
- */
-export function isSoundSegment(
-  view: DataView,
-  checksum: ChecksumKernel,
-  ip: number,
-  l4: number,
-  protocol: number,
-  l4Bytes: number,
-): boolean {
-  const pseudo = pseudoHeaderSum(checksum, ip, protocol, l4Bytes);
-  if (fold16(pseudo + checksum.sum16(l4, l4Bytes)) === VALID_SUM) return true;
-  const offset = protocol === PROTO_TCP ? TCP_CHECKSUM_OFFSET : UDP_CHECKSUM_OFFSET;
-  return view.getUint16(l4 + offset, true) === pseudo;
-}
+/** The transport segment of a frame, as far as checksums need it. Reused: one frame at a time is looked at. */
+const segment = {
+  protocol: 0,
+  l4Start: 0,
+  l4Bytes: 0,
+  /** Where the addresses lie, and their length in bytes. */
+  addresses: 0,
+  addressBytes: 0,
+  identification: 0,
+  isFragment: false,
+  isLaterFragment: false,
+};
 
 /**
  * Where the transport header of the frame starts if its checksum was left partial, else 0. The Linux
@@ -63,21 +49,40 @@ export function partialChecksumStart(
   frame: number,
   length: number,
 ): number {
-  const ip = frame + ETHERNET_HEADER_BYTES;
-  if (length < ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES_MIN + UDP_HEADER_BYTES) return 0;
-  if (view.getUint16(frame + 12) !== ETHERTYPE_IPV4) return 0;
-  if ((view.getUint16(ip + 6) & 0x3fff) !== 0) return 0;
-  const protocol = view.getUint8(ip + 9);
-  const headerBytes = (view.getUint8(ip) & 15) * 4;
-  const l4Bytes = view.getUint16(ip + 2) - headerBytes;
-  const minimum = protocol === PROTO_TCP ? TCP_HEADER_BYTES_MIN : UDP_HEADER_BYTES;
+  if (!findSegment(view, frame, length)) return 0;
+  const { protocol, l4Start, l4Bytes, addresses, addressBytes } = segment;
   if (protocol !== PROTO_TCP && protocol !== PROTO_UDP) return 0;
-  if (l4Bytes < minimum || ETHERNET_HEADER_BYTES + headerBytes + l4Bytes > length) return 0;
-  const l4 = ip + headerBytes;
+  const minimum = protocol === PROTO_TCP ? TCP_HEADER_BYTES_MIN : UDP_HEADER_BYTES;
+  if (l4Bytes < minimum || l4Start + l4Bytes > frame + length) return 0;
   const offset = protocol === PROTO_TCP ? TCP_CHECKSUM_OFFSET : UDP_CHECKSUM_OFFSET;
-  const pseudo = pseudoHeaderSum(checksum, ip, protocol, l4Bytes);
-  if (view.getUint16(l4 + offset, true) !== pseudo) return 0;
+  const addressSum = checksum.sum16(addresses, addressBytes);
+  const pseudo = fold16(addressSum + swap16(protocol) + swap16(l4Bytes));
+  if (view.getUint16(l4Start + offset, true) !== pseudo) return 0;
   // A complete checksum may happen to have the same value.
-  const isComplete = fold16(pseudo + checksum.sum16(l4, l4Bytes)) === VALID_SUM;
-  return isComplete ? 0 : ETHERNET_HEADER_BYTES + headerBytes;
+  const isComplete = fold16(pseudo + checksum.sum16(l4Start, l4Bytes)) === VALID_SUM;
+  return isComplete ? 0 : l4Start - frame;
+}
+
+/** Finds what is behind the IP headers, into {@link segment}; false if the frame is no whole datagram. */
+function findSegment(view: DataView, frame: number, length: number): boolean {
+  const ip = frame + ETHERNET_HEADER_BYTES;
+  if (length < ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES_MIN + UDP_HEADER_BYTES) return false;
+  const etherType = view.getUint16(frame + 12);
+  if (etherType === ETHERTYPE_IPV4) {
+    const headerBytes = (view.getUint8(ip) & 15) * 4;
+    segment.protocol = view.getUint8(ip + 9);
+    segment.l4Start = ip + headerBytes;
+    segment.l4Bytes = view.getUint16(ip + 2) - headerBytes;
+    segment.addresses = ip + 12;
+    segment.addressBytes = 8;
+    return (view.getUint16(ip + 6) & 0x3fff) === 0;
+  }
+  if (etherType !== ETHERTYPE_IPV6 || length < ETHERNET_HEADER_BYTES + IPV6_HEADER_BYTES)
+    return false;
+  const end = ip + IPV6_HEADER_BYTES + view.getUint16(ip + IPV6_PAYLOAD_LENGTH_OFFSET);
+  if (end > frame + length || !walkIpv6Headers(view, ip, end, segment)) return false;
+  segment.l4Bytes = end - segment.l4Start;
+  segment.addresses = ip + IPV6_SOURCE_OFFSET;
+  segment.addressBytes = 32;
+  return !segment.isFragment;
 }

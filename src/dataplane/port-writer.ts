@@ -3,15 +3,16 @@ import { EIO, errno, writeAt, writev } from '../io/linux/ffi.ts';
 import { VNET_HEADER_BYTES } from '../io/linux/tap.ts';
 import { type CaptureTaps, CROSSING_PORT_OUT } from './capture-taps.ts';
 import { type Counters, dropIndex, trafficIndex } from './counters.ts';
+import type { Answer } from './decision.ts';
 import type { Port } from './port.ts';
-import type { Decision } from './switch.ts';
 
 const FRAMES_OUT = trafficIndex('port-frames-out');
 const BYTES_OUT = trafficIndex('port-bytes-out');
 const PORT_DOWN = dropIndex('port-down');
 const PORT_WRITE_FAILED = dropIndex('port-write-failed');
-const ANSWERS: Readonly<Record<Decision['answer'], number>> = {
+const ANSWERS: Readonly<Record<Answer, number>> = {
   arp: trafficIndex('arp-replies'),
+  nd: trafficIndex('nd-replies'),
   echo: trafficIndex('echo-replies'),
   reset: trafficIndex('tcp-resets'),
   'too-big': trafficIndex('too-big-answers'),
@@ -48,7 +49,7 @@ export class PortWriter {
   }
 
   /** Counts an answer that the agent gave itself. */
-  countAnswer(answer: Decision['answer']): void {
+  countAnswer(answer: Answer): void {
     this.#counters.add(ANSWERS[answer], 1);
   }
 

@@ -1,11 +1,10 @@
-import { GATEWAY_MAC, type Ipv4, type Mac } from '../core/address.ts';
+import { GATEWAY_MAC, type Mac } from '../core/address.ts';
 import { AddressWords } from '../core/address-words.ts';
 import {
   ETHERTYPE_ARP,
-  ETHERTYPE_IPV4,
+  isEchoRequest,
   Packet,
   type ParseFault,
-  PROTO_ICMP,
   parseFrame,
   writeMac,
 } from '../core/packet.ts';
@@ -13,13 +12,14 @@ import type { Mesh } from '../routing-mesh/mesh.ts';
 import { writeEchoReply, writeTcpReset } from '../routing-mesh/replies.ts';
 import { TOO_BIG_FRAME_BYTES_MAX, writeTooBig } from '../routing-mesh/too-big.ts';
 import { HOST_SCOPE, type MeshDrop, Verdict, VtepOrigin } from '../routing-mesh/verdict.ts';
-import { ARP_FRAME_BYTES, answerArp, arpSender, arpTarget, isArpRequest } from '../vxlan/arp.ts';
 import type { Endpoint, Network } from '../vxlan/fdb.ts';
+import { isNeighborDiscovery } from '../vxlan/nd.ts';
 import { dropIndex } from './counters.ts';
+import { Decision } from './decision.ts';
+import { Neighbors } from './neighbors.ts';
 import type { Peer, Peers } from './peers.ts';
 import type { Port } from './port.ts';
 
-const ICMP_ECHO_REQUEST = 8;
 /** The group bit of a MAC: multicast and broadcast. */
 const GROUP_BIT = 0x0100_0000_0000;
 
@@ -31,8 +31,8 @@ const FAULT_DROPS: Readonly<Record<Exclude<ParseFault, 'none'>, number>> = {
 };
 const MULTICAST = dropIndex('multicast');
 const UNSUPPORTED_ETHERTYPE = dropIndex('unsupported-ethertype');
-const ARP_MALFORMED = dropIndex('arp-malformed');
-const ARP_UNKNOWN = dropIndex('arp-unknown');
+const SPOOFED = dropIndex('spoofed');
+const SPOOFED_VTEP = dropIndex('spoofed-vtep');
 const UNKNOWN_DESTINATION = dropIndex('unknown-destination');
 const NO_ROUTE = dropIndex('no-route');
 const NO_BACKEND = dropIndex('no-backend');
@@ -49,33 +49,6 @@ const MESH_DROPS: Readonly<Record<MeshDrop, number>> = {
   'no-flow': NO_FLOW,
   'no-port': dropIndex('no-port'),
 };
-
-/**
- * Where a frame goes:
- * - `port`: to {@link Decision.port}
- * - `vtep`: to {@link Decision.peer}, under {@link Decision.vni}
- * - `back`: the frame has become the answer to its sender (see {@link Decision.answer})
- * - `drop`: nowhere, for {@link Decision.drop}
- */
-export type Action = 'port' | 'vtep' | 'back' | 'drop';
-
-/** What the agent answers itself. */
-export type Answer = 'arp' | 'echo' | 'reset' | 'too-big';
-
-/** What to do with a frame. Reused: each decision overwrites the last one. */
-export class Decision {
-  action: Action = 'drop';
-  port: Port | undefined = undefined;
-  vni = 0;
-  peer: Peer | undefined = undefined;
-  /** Index for {@link Counters.drop}. */
-  drop = 0;
-  /** What the answer is, when the action is `back`. */
-  answer: Answer = 'arp';
-  /** Start and length of the answer: it may lie elsewhere than the frame that it answers. */
-  answerStart = 0;
-  answerBytes = 0;
-}
 
 /** The largest frame that {@link Switch} makes of its own. */
 export const ANSWER_BYTES_MAX: number = TOO_BIG_FRAME_BYTES_MAX;
@@ -105,13 +78,15 @@ export class Switch {
   readonly origin: VtepOrigin = new VtepOrigin();
   readonly #deps: SwitchDeps;
   readonly #verdict = new Verdict();
-  readonly #target = new AddressWords();
+  readonly #neighbors: Neighbors;
+  readonly #address = new AddressWords();
   /** An answer that the mesh is asked about, and where it seems to come from. */
   readonly #answer = new Packet();
   readonly #answerOrigin = new VtepOrigin();
 
   constructor(deps: SwitchDeps) {
     this.#deps = deps;
+    this.#neighbors = new Neighbors({ ...deps, networks: this.networks });
   }
 
   /**
@@ -127,13 +102,20 @@ export class Switch {
     needsChecksum: boolean,
     nowMs: number,
   ): Decision {
-    const { packet } = this;
+    const { packet, decision } = this;
     const { view, mesh } = this.#deps;
     const fault = parseFrame(view, start, length, packet);
-    if (fault !== 'none') return this.#drop(FAULT_DROPS[fault]);
-    if (packet.etherType === ETHERTYPE_ARP) return this.#arpFromPort(port);
-    if (isGroup(packet.destinationMac)) return this.#drop(MULTICAST);
-    if (packet.etherType !== ETHERTYPE_IPV4) return this.#drop(UNSUPPORTED_ETHERTYPE);
+    if (fault !== 'none') return decision.toNowhere(FAULT_DROPS[fault]);
+    if (packet.sourceMac !== port.mac) return decision.toNowhere(SPOOFED);
+    if (packet.etherType === ETHERTYPE_ARP) {
+      return this.#neighbors.arpFromPort(port, packet, nowMs, decision);
+    }
+    if (isNeighborDiscovery(packet)) {
+      return this.#neighbors.ndFromPort(port, packet, nowMs, decision);
+    }
+    if (isGroup(packet.destinationMac)) return decision.toNowhere(MULTICAST);
+    if (packet.family === 0) return decision.toNowhere(UNSUPPORTED_ETHERTYPE);
+    if (port.scope !== HOST_SCOPE && !this.#isOwnSource(port)) return decision.toNowhere(SPOOFED);
     const verdict = this.#verdict;
     mesh.fromLocal(packet, view, port.scope, needsChecksum, nowMs, verdict);
     if (verdict.kind === 'pass') return this.#switchFromPort(port);
@@ -149,23 +131,45 @@ export class Switch {
     needsChecksum: boolean,
     nowMs: number,
   ): Decision {
-    const { packet } = this;
+    const { packet, decision, origin } = this;
     const { view, mesh } = this.#deps;
     const fault = parseFrame(view, start, length, packet);
-    if (fault !== 'none') return this.#drop(FAULT_DROPS[fault]);
-    if (packet.etherType === ETHERTYPE_ARP) return this.#arpFromVtep(network);
-    if (isGroup(packet.destinationMac)) return this.#drop(MULTICAST);
-    if (packet.etherType !== ETHERTYPE_IPV4) return this.#drop(UNSUPPORTED_ETHERTYPE);
-    const verdict = this.#verdict;
-    const { origin } = this;
+    if (fault !== 'none') return decision.toNowhere(FAULT_DROPS[fault]);
     origin.scope = network.vni;
     origin.routed = packet.sourceMac === GATEWAY_MAC;
+    if (!origin.routed && !this.#isBehindOrigin(network)) return decision.toNowhere(SPOOFED_VTEP);
+    if (packet.etherType === ETHERTYPE_ARP) {
+      return this.#neighbors.arpFromVtep(network, packet, decision);
+    }
+    if (isNeighborDiscovery(packet)) {
+      return this.#neighbors.ndFromVtep(network, packet, decision);
+    }
+    if (isGroup(packet.destinationMac)) return decision.toNowhere(MULTICAST);
+    if (packet.family === 0) return decision.toNowhere(UNSUPPORTED_ETHERTYPE);
+    const verdict = this.#verdict;
     mesh.fromVtep(packet, view, origin, needsChecksum, nowMs, verdict);
     if (verdict.kind !== 'pass') return this.#localOnly(this.#balanced(network.vni));
-    if (packet.destinationMac === GATEWAY_MAC) return this.#drop(NO_FLOW);
+    if (packet.destinationMac === GATEWAY_MAC) return decision.toNowhere(NO_FLOW);
     const endpoint = network.byMacAt(view, start);
-    if (endpoint?.port === undefined) return this.#drop(NOT_LOCAL);
-    return this.#toPort(endpoint.port);
+    if (endpoint?.port === undefined) return decision.toNowhere(NOT_LOCAL);
+    return decision.toPort(endpoint.port);
+  }
+
+  /** Whether a task sends by its own address, and not by another one's. */
+  #isOwnSource(port: Port): boolean {
+    const { sourceStart, family } = this.packet;
+    this.#address.read(this.#deps.view, sourceStart, family);
+    return port.has(this.#address);
+  }
+
+  /**
+   * Whether the frame's sender may be behind the VTEP that it came from. A MAC that no node has announced may
+   * be anywhere: a kernel VTEP's own ones are.
+   */
+  #isBehindOrigin(network: Network<Port, Peer>): boolean {
+    const sender = network.byMacAt(this.#deps.view, this.packet.start + 6);
+    if (sender === undefined) return true;
+    return sender.peer?.words.equals(this.origin.vtep) === true;
   }
 
   /**
@@ -179,38 +183,39 @@ export class Switch {
     const { view, mesh, scratch } = this.#deps;
     const { vni } = this.decision;
     const network = this.networks.get(vni);
-    if (network === undefined || !port.errors.take(nowMs)) return this.#drop(TOO_BIG);
+    if (network === undefined || !port.errors.take(nowMs)) return this.decision.toNowhere(TOO_BIG);
     // For IPv4 the gateway speaks; for IPv6 it is said on behalf of the far end.
     const { family, destinationStart } = this.packet;
-    if (family === 6) this.#target.read(view, destinationStart, family);
-    else this.#target.setIpv4(network.gateway | 0);
-    const bytes = writeTooBig(view, scratch, this.packet, this.#target, mtuBytes);
+    if (family === 6) this.#address.read(view, destinationStart, family);
+    else this.#address.setIpv4(network.gateway | 0);
+    const bytes = writeTooBig(view, scratch, this.packet, this.#address, mtuBytes);
     if (bytes === 0 || parseFrame(view, scratch, bytes, this.#answer) !== 'none') {
-      return this.#drop(TOO_BIG);
+      return this.decision.toNowhere(TOO_BIG);
     }
     this.#answerOrigin.scope = vni;
     mesh.fromVtep(this.#answer, view, this.#answerOrigin, false, nowMs, this.#verdict);
     writeMac(view, scratch, port.mac);
-    return this.#back('too-big', scratch, bytes);
+    return this.decision.toSender('too-big', scratch, bytes);
   }
 
   /** A packet that is for no VIP and belongs to no flow: plain switching by MAC. */
   #switchFromPort(port: Port): Decision {
     const { packet } = this;
     const network = this.networks.get(port.scope);
-    if (network === undefined) return this.#drop(NO_ROUTE);
+    if (network === undefined) return this.decision.toNowhere(NO_ROUTE);
     if (packet.destinationMac !== GATEWAY_MAC) {
       const endpoint = network.byMacAt(this.#deps.view, packet.start);
       return endpoint === undefined
-        ? this.#drop(UNKNOWN_DESTINATION)
+        ? this.decision.toNowhere(UNKNOWN_DESTINATION)
         : this.#toEndpoint(network.vni, endpoint, false);
     }
-    if (packet.destination === network.gateway) {
-      const isEcho = packet.protocol === PROTO_ICMP && packet.icmpType === ICMP_ECHO_REQUEST;
-      return isEcho && !packet.isFragment ? this.#echo() : this.#drop(NO_ROUTE);
+    this.#address.read(this.#deps.view, packet.destinationStart, packet.family);
+    if (network.isGateway(this.#address)) {
+      const isPing = isEchoRequest(packet) && !packet.isFragment;
+      return isPing ? this.#echo() : this.decision.toNowhere(NO_ROUTE);
     }
-    const endpoint = network.byAddress(packet.destination | 0);
-    if (endpoint === undefined) return this.#drop(NO_ROUTE);
+    const endpoint = network.find(this.#address);
+    if (endpoint === undefined) return this.decision.toNowhere(NO_ROUTE);
     return this.#toEndpoint(network.vni, endpoint, true);
   }
 
@@ -226,73 +231,37 @@ export class Switch {
       case 'forward':
         break;
       default:
-        return this.#drop(MESH_DROPS[verdict.dropReason]);
+        return this.decision.toNowhere(MESH_DROPS[verdict.dropReason]);
     }
     if (verdict.outScope === HOST_SCOPE) {
-      if (this.hostPort === undefined) return this.#drop(NO_ROUTE);
+      if (this.hostPort === undefined) return this.decision.toNowhere(NO_ROUTE);
       writeMac(this.#deps.view, packet.start, this.hostPort.mac);
       this.#setGatewayAsSource();
-      return this.#toPort(this.hostPort);
+      return this.decision.toPort(this.hostPort);
     }
     const network = this.networks.get(verdict.outScope);
-    const endpoint = network?.byAddress(packet.destination | 0);
-    if (endpoint === undefined) return this.#drop(NO_BACKEND);
+    this.#address.read(this.#deps.view, packet.destinationStart, packet.family);
+    const endpoint = network?.find(this.#address);
+    if (endpoint === undefined) return this.decision.toNowhere(NO_BACKEND);
     // Between scopes the packet is routed: the receiver learns from the MAC that its client is outside.
     return this.#toEndpoint(verdict.outScope, endpoint, scope !== verdict.outScope);
   }
 
   /** What came from the underlay never goes back to it. */
   #localOnly(decision: Decision): Decision {
-    return decision.action === 'vtep' ? this.#drop(NOT_LOCAL) : decision;
-  }
-
-  #arpFromPort(port: Port): Decision {
-    const { view } = this.#deps;
-    const { start, length } = this.packet;
-    if (!isArpRequest(view, start, length)) return this.#drop(ARP_MALFORMED);
-    const target = arpTarget(view, start);
-    // An address that its owner asks for is a probe for duplicates (RFC 5227): silence says "free".
-    if (target === arpSender(view, start) || target === port.address)
-      return this.#drop(ARP_UNKNOWN);
-    const mac = this.#macFor(port.scope, target);
-    return mac === undefined ? this.#drop(ARP_UNKNOWN) : this.#arpReply(mac);
-  }
-
-  #macFor(scope: number, target: Ipv4): Mac | undefined {
-    if (scope === HOST_SCOPE || this.#isVip(scope, target)) return GATEWAY_MAC;
-    const network = this.networks.get(scope);
-    if (network?.gateway === target) return GATEWAY_MAC;
-    return network?.byAddress(target)?.mac;
-  }
-
-  #isVip(scope: number, target: Ipv4): boolean {
-    this.#target.setIpv4(target | 0);
-    return this.#deps.mesh.isVip(scope, this.#target);
-  }
-
-  /** A kernel VTEP asks by unicast or by its default destination: answered for our own endpoints. */
-  #arpFromVtep(network: Network<Port, Peer>): Decision {
-    const { view } = this.#deps;
-    const { start, length } = this.packet;
-    if (!isArpRequest(view, start, length)) return this.#drop(ARP_MALFORMED);
-    const endpoint = network.byAddress(arpTarget(view, start));
-    return endpoint?.port === undefined ? this.#drop(ARP_UNKNOWN) : this.#arpReply(endpoint.mac);
-  }
-
-  #arpReply(mac: Mac): Decision {
-    answerArp(this.#deps.view, this.packet.start, mac);
-    return this.#back('arp', this.packet.start, ARP_FRAME_BYTES);
+    return decision.action === 'vtep' ? decision.toNowhere(NOT_LOCAL) : decision;
   }
 
   #echo(): Decision {
     writeEchoReply(this.#deps.view, this.packet);
-    return this.#back('echo', this.packet.start, this.packet.length);
+    return this.decision.toSender('echo', this.packet.start, this.packet.length);
   }
 
   #reset(): Decision {
     const { view, scratch } = this.#deps;
     const bytes = writeTcpReset(view, scratch, this.packet);
-    return bytes === 0 ? this.#drop(NO_BACKEND) : this.#back('reset', scratch, bytes);
+    if (bytes === 0) return this.decision.toNowhere(NO_BACKEND);
+    return this.decision.toSender('reset', scratch, bytes);
   }
 
   /**
@@ -307,24 +276,18 @@ export class Switch {
       writeMac(this.#deps.view, packet.start, endpoint.mac);
     }
     if (routed) this.#setGatewayAsSource();
-    if (endpoint.port !== undefined) return this.#toPort(endpoint.port);
-    decision.action = 'vtep';
-    decision.vni = vni;
-    decision.peer = endpoint.peer;
-    return decision;
+    if (endpoint.port !== undefined) return this.decision.toPort(endpoint.port);
+    return decision.toPeer(vni, endpoint.peer);
   }
 
   /** Sends a reply back to the node that its client talks to, as a packet from gateway to gateway. */
   #viaVtep(vni: number): Decision {
     const { packet, decision } = this;
     const peer = this.#deps.peers.find(this.#verdict.vtep);
-    if (peer === undefined) return this.#drop(UNKNOWN_VTEP);
+    if (peer === undefined) return this.decision.toNowhere(UNKNOWN_VTEP);
     writeMac(this.#deps.view, packet.start, GATEWAY_MAC);
     this.#setGatewayAsSource();
-    decision.action = 'vtep';
-    decision.vni = vni;
-    decision.peer = peer;
-    return decision;
+    return decision.toPeer(vni, peer);
   }
 
   #setGatewayAsSource(): void {
@@ -332,26 +295,6 @@ export class Switch {
     if (packet.sourceMac !== GATEWAY_MAC) {
       writeMac(this.#deps.view, packet.start + 6, GATEWAY_MAC);
     }
-  }
-
-  #toPort(port: Port): Decision {
-    this.decision.action = 'port';
-    this.decision.port = port;
-    return this.decision;
-  }
-
-  #back(answer: Answer, start: number, bytes: number): Decision {
-    this.decision.action = 'back';
-    this.decision.answer = answer;
-    this.decision.answerStart = start;
-    this.decision.answerBytes = bytes;
-    return this.decision;
-  }
-
-  #drop(reason: number): Decision {
-    this.decision.action = 'drop';
-    this.decision.drop = reason;
-    return this.decision;
   }
 }
 

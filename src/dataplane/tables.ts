@@ -1,6 +1,6 @@
 import { AddressWords } from '../core/address-words.ts';
 import { invariant } from '../core/invariant.ts';
-import { PROTO_ICMP, PROTO_TCP, PROTO_UDP } from '../core/packet.ts';
+import { PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, PROTO_UDP } from '../core/packet.ts';
 import type { Mesh } from '../routing-mesh/mesh.ts';
 import { HOST_SCOPE } from '../routing-mesh/verdict.ts';
 import { Endpoint, Network } from '../vxlan/fdb.ts';
@@ -127,7 +127,7 @@ export class Tables {
       flows: {
         tcp: this.#mesh.activeFlows(PROTO_TCP),
         udp: this.#mesh.activeFlows(PROTO_UDP),
-        icmp: this.#mesh.activeFlows(PROTO_ICMP),
+        icmp: this.#mesh.activeFlows(PROTO_ICMP) + this.#mesh.activeFlows(PROTO_ICMPV6),
       },
     };
   }
@@ -138,20 +138,22 @@ export class Tables {
     return network;
   }
 
-  #setNetwork({ vni, subnet, gateway }: Command<'setNetwork'>): void {
-    const network = new Network<Port, Peer>(vni, subnet, gateway);
+  #setNetwork(command: Command<'setNetwork'>): void {
+    const { vni } = command;
+    const network = new Network<Port, Peer>(vni, command);
     for (const endpoint of this.#switch.networks.get(vni)?.endpoints() ?? []) network.set(endpoint);
     this.#switch.networks.set(vni, network);
   }
 
-  #addPort({ id, fd, vni, address, mac }: Command<'addPort'>): void {
-    const port = new Port({ id, fd, scope: vni, address, mac });
-    this.#network(vni).set(new Endpoint(address, mac, { port }));
+  #addPort(command: Command<'addPort'>): void {
+    const { vni } = command;
+    const port = new Port({ ...command, scope: vni });
+    this.#network(vni).set(new Endpoint(command, { port }));
     this.#serve(port);
   }
 
-  #addHostPort({ id, fd, address, mac }: Command<'addHostPort'>): void {
-    const port = new Port({ id, fd, scope: HOST_SCOPE, address, mac });
+  #addHostPort(command: Command<'addHostPort'>): void {
+    const port = new Port({ ...command, scope: HOST_SCOPE });
     this.#switch.hostPort = port;
     this.#serve(port);
   }
@@ -172,10 +174,10 @@ export class Tables {
     if (network?.byAddress(port.address)?.port === port) network.delete(port.address);
   }
 
-  #setEndpoint({ vni, address, mac, vtep }: Command<'setEndpoint'>): void {
-    const network = this.#network(vni);
-    if (network.rivals(address, mac).some(({ port }) => port !== undefined)) return;
-    network.set(new Endpoint<Port, Peer>(address, mac, { peer: this.#peers.at(vtep) }));
+  #setEndpoint(command: Command<'setEndpoint'>): void {
+    const network = this.#network(command.vni);
+    for (const { port } of network.rivals(command)) if (port !== undefined) return;
+    network.set(new Endpoint<Port, Peer>(command, { peer: this.#peers.at(command.vtep) }));
   }
 
   #removeEndpoint({ vni, address, vtep }: Command<'removeEndpoint'>): void {

@@ -1,5 +1,5 @@
-import type { Ipv4, Mac } from '../core/address.ts';
-import { ETHERNET_HEADER_BYTES, readMac, writeMac } from '../core/packet.ts';
+import type { MacWords } from '../core/address.ts';
+import { copyMac, ETHERNET_HEADER_BYTES, writeMacWords } from '../core/packet.ts';
 
 // RFC 826 for Ethernet and IPv4: | htype | ptype | hlen plen | oper | sha spa tha tpa |
 const ARP_BYTES = 28;
@@ -22,27 +22,26 @@ export function isArpRequest(view: DataView, start: number, length: number): boo
   );
 }
 
-/** The address that the ARP request at `start` asks for. */
-export function arpTarget(view: DataView, start: number): Ipv4 {
-  return view.getUint32(start + ETHERNET_HEADER_BYTES + 24);
+/** Where the request at `start` has the address that it asks for. */
+export function arpTargetAt(start: number): number {
+  return start + ETHERNET_HEADER_BYTES + 24;
 }
 
-/** The address of the asker; 0 for a probe (RFC 5227). */
-export function arpSender(view: DataView, start: number): Ipv4 {
-  return view.getUint32(start + ETHERNET_HEADER_BYTES + 14);
+/** Where it has the address of the asker, 0 for a probe (RFC 5227), behind his MAC. */
+export function arpSenderAt(start: number): number {
+  return start + ETHERNET_HEADER_BYTES + 14;
 }
 
-/** Turns the request at `start` into its reply: `mac` has the address asked for. */
-export function answerArp(view: DataView, start: number, mac: Mac): void {
+/** Turns the request at `start` into its reply: `owner` has the address asked for. */
+export function answerArp(view: DataView, start: number, owner: MacWords): void {
   const arp = start + ETHERNET_HEADER_BYTES;
-  const asker = readMac(view, arp + 8);
-  const askerAddress = view.getUint32(arp + 14);
-  const target = view.getUint32(arp + 24);
-  writeMac(view, start, asker);
-  writeMac(view, start + 6, mac);
+  const askerAddress = view.getInt32(arp + 14);
+  const target = view.getInt32(arp + 24);
+  copyMac(view, arp + 8, start);
+  writeMacWords(view, start + 6, owner);
   view.setUint16(arp + 6, REPLY);
-  writeMac(view, arp + 8, mac);
-  view.setUint32(arp + 14, target);
-  writeMac(view, arp + 18, asker);
-  view.setUint32(arp + 24, askerAddress);
+  copyMac(view, arp + 8, arp + 18);
+  writeMacWords(view, arp + 8, owner);
+  view.setInt32(arp + 14, target);
+  view.setInt32(arp + 24, askerAddress);
 }

@@ -6,6 +6,7 @@ import { GATEWAY_MAC } from '../../src/core/address.ts';
 import { Packet, PROTO_ICMP, PROTO_UDP, parseFrame, TCP_SYN } from '../../src/core/packet.ts';
 import { Coalescer } from '../../src/dataplane/coalesce.ts';
 import { DROP_REASONS, dropIndex, trafficIndex } from '../../src/dataplane/counters.ts';
+import type { Decision } from '../../src/dataplane/decision.ts';
 import { Egress } from '../../src/dataplane/egress.ts';
 import { Ingress } from '../../src/dataplane/ingress.ts';
 import { GSO_TCPV4, GSO_UDP_L4, Offload, readOffload } from '../../src/dataplane/offload.ts';
@@ -14,21 +15,36 @@ import { PathProbes } from '../../src/dataplane/path-probes.ts';
 import type { Peer } from '../../src/dataplane/peers.ts';
 import { Port } from '../../src/dataplane/port.ts';
 import { PortWriter } from '../../src/dataplane/port-writer.ts';
-import type { Decision } from '../../src/dataplane/switch.ts';
 import { Endpoint } from '../../src/vxlan/fdb.ts';
+import { NEIGHBOR_ADVERTISEMENT_FRAME_BYTES } from '../../src/vxlan/nd.ts';
+import { endpoint } from '../routing-mesh/packets.ts';
+import { solicitation } from '../vxlan/solicitation.ts';
 import {
   ethernetFrame,
   type FrameSpec,
   LOOPBACK,
   LoopbackUnderlay,
   loopbackPeer,
+  macOf,
   makePacketMemory,
   makeRandom,
   randomBytes,
   slowSegments,
   vxlanDatagram,
 } from './frames.ts';
-import { arpRequest, BLUE, GATEWAY, NOW_MS, VIPS, VTEP, World } from './world.ts';
+import {
+  arpRequest,
+  BLUE,
+  type Family,
+  frameIn,
+  GATEWAY,
+  NOW_MS,
+  namesOf,
+  toIpv6,
+  VIPS,
+  VTEP,
+  World,
+} from './world.ts';
 
 setFlagsFromString('--expose-gc');
 const gc: () => void = runInNewContext('gc');
@@ -49,66 +65,75 @@ interface Case {
   readonly before?: Case;
 }
 
-function frameCase(from: Case['from'], spec: FrameSpec, outcome: string, before?: Case): Case {
-  return { from, bytes: ethernetFrame(spec), outcome, ...(before === undefined ? {} : { before }) };
+/** Frames of every kind, in a family. */
+function casesOf(family: Family): Record<string, Case> {
+  const frameCase = (from: Case['from'], spec: FrameSpec, outcome: string, before?: Case): Case => {
+    const host = from === 'host' ? { fromMac: namesOf('host').mac } : {};
+    const bytes = ethernetFrame(frameIn(family, { ...host, ...spec }));
+    return { from, bytes, outcome, ...(before === undefined ? {} : { before }) };
+  };
+  const request = frameCase('alice', { from: ALICE, to: `${VIPS.bob}:80`, ...toGateway }, 'port');
+  const there = { from: CLIENT, to: `${VIPS.publishedRemote}:80`, ...toGateway };
+  const published = frameCase('host', there, 'vtep');
+  const itsReply = { from: REMOTE, to: CLIENT, ...toGateway, fromMac: GATEWAY_MAC };
+  const routedIn = frameCase('underlay', { from: CLIENT, to: BOB, fromMac: GATEWAY_MAC }, 'port');
+  const routedReply = { from: BOB, to: CLIENT, ...toGateway };
+  const pingGateway = { from: ALICE, to: GATEWAY, ...toGateway, ...ping };
+  const syn = { from: ALICE, to: `${VIPS.nobody}:80`, ...toGateway, tcpFlags: TCP_SYN };
+  const spoofed = { from: BOB, to: REMOTE, fromMac: macOf(ALICE) };
+  const toAll = { from: ALICE, to: BOB, toMac: 0xffff_ffff_ffff };
+  const cases: Record<string, Case> = {
+    'to a task here': frameCase('alice', { from: ALICE, to: BOB }, 'port'),
+    'to a task elsewhere': frameCase('alice', { from: ALICE, to: REMOTE }, 'vtep'),
+    'by the gateway': frameCase('alice', { from: ALICE, to: REMOTE, ...toGateway }, 'vtep'),
+    'to a VIP': request,
+    'from a VIP': frameCase('bob', { from: BOB, to: ALICE }, 'port', request),
+    'a published port': published,
+    'its reply from the underlay': frameCase('underlay', itsReply, 'port', published),
+    'a routed request': routedIn,
+    'its reply to the VTEP': frameCase('bob', routedReply, 'vtep', routedIn),
+    'from the underlay': frameCase('underlay', { from: REMOTE, to: BOB }, 'port'),
+    'a ping of the gateway': frameCase('alice', pingGateway, 'back'),
+    'a refused connection': frameCase('alice', syn, 'back'),
+    'to nobody': frameCase('alice', { from: ALICE, to: '240.0.1.99:80' }, 'drop'),
+    "another one's address": frameCase('alice', spoofed, 'drop'),
+    "another one's VTEP": frameCase('underlay', { from: ALICE, to: BOB }, 'drop'),
+    'to all': frameCase('alice', toAll, 'drop'),
+  };
+  return Object.fromEntries(
+    Object.entries(cases).map(([name, one]) => [`${name}, IPv${family}`, one]),
+  );
 }
 
-const request = frameCase('alice', { from: ALICE, to: `${VIPS.bob}:80`, ...toGateway }, 'port');
-const published = frameCase(
-  'host',
-  { from: CLIENT, to: `${VIPS.publishedRemote}:80`, ...toGateway },
-  'vtep',
-);
-const routedIn = frameCase('underlay', { from: CLIENT, to: BOB, fromMac: GATEWAY_MAC }, 'port');
-const noBackend: FrameSpec = {
-  from: ALICE,
-  to: `${VIPS.nobody}:80`,
-  ...toGateway,
-  tcpFlags: TCP_SYN,
-};
+/** The IPv6 address of the same name, without a port. */
+function v6(text: string): string {
+  return toIpv6(endpoint(text).address);
+}
+
+function back(from: Case['from'], bytes: Uint8Array): Case {
+  return { from, bytes, outcome: 'back' };
+}
+
 const CASES: Readonly<Record<string, Case>> = {
-  'to a task here': frameCase('alice', { from: ALICE, to: BOB }, 'port'),
-  'to a task elsewhere': frameCase('alice', { from: ALICE, to: REMOTE }, 'vtep'),
-  'by the gateway': frameCase('alice', { from: ALICE, to: REMOTE, ...toGateway }, 'vtep'),
-  'to a VIP': request,
-  'from a VIP': frameCase('bob', { from: BOB, to: ALICE }, 'port', request),
-  'a published port': published,
-  'its reply from the underlay': frameCase(
-    'underlay',
-    { from: REMOTE, to: CLIENT, ...toGateway, fromMac: GATEWAY_MAC },
-    'port',
-    published,
-  ),
-  'a routed request': routedIn,
-  'its reply to the VTEP': frameCase(
-    'bob',
-    { from: BOB, to: CLIENT, ...toGateway },
-    'vtep',
-    routedIn,
-  ),
-  'from the underlay': frameCase('underlay', { from: REMOTE, to: BOB }, 'port'),
-  'a ping of the gateway': frameCase(
+  ...casesOf(4),
+  ...casesOf(6),
+  'an ARP request': back('alice', arpRequest('240.0.1.11', '240.0.1.13')),
+  'an ARP request for the gateway': back('alice', arpRequest('240.0.1.11', GATEWAY)),
+  'an ARP request from the underlay': back('underlay', arpRequest('240.0.1.13', '240.0.1.12')),
+  'a solicitation': back('alice', solicitation({ from: v6(ALICE), target: v6(REMOTE) })),
+  'a solicitation for a VIP': back(
     'alice',
-    { from: ALICE, to: GATEWAY, ...toGateway, ...ping },
-    'back',
+    solicitation({ from: v6(ALICE), target: v6(VIPS.bob) }),
   ),
-  'an ARP request': {
-    from: 'alice',
-    bytes: arpRequest('240.0.1.11', '240.0.1.13'),
-    outcome: 'back',
-  },
-  'an ARP request from the underlay': {
-    from: 'underlay',
-    bytes: arpRequest('240.0.1.13', '240.0.1.12'),
-    outcome: 'back',
-  },
-  'a refused connection': frameCase('alice', noBackend, 'back'),
-  'to nobody': frameCase('alice', { from: ALICE, to: '240.0.1.99:80' }, 'drop'),
-  'to all': frameCase('alice', { from: ALICE, to: BOB, toMac: 0xffff_ffff_ffff }, 'drop'),
+  'a solicitation from the underlay': back(
+    'underlay',
+    solicitation({ from: v6(REMOTE), target: v6(BOB) }),
+  ),
   'a runt': { from: 'alice', bytes: new Uint8Array(9), outcome: 'drop' },
 };
 
 const CALLS = 10_000;
+const LATER_MS: number = NOW_MS + 10_000;
 /** Heap bytes per call that are noise: the smallest object, a boxed number, takes 16. */
 const NOISE_BYTES = 1;
 const BOXED_NUMBER_BYTES = 16;
@@ -146,7 +171,8 @@ test('deciding where a frame goes allocates nothing', (t) => {
   const run = ({ from, bytes }: Case, calls: number): void => {
     for (let call = 0; call < calls; call++) {
       world.bytes.set(bytes, world.start);
-      decideOnce(world, from, bytes.length, NOW_MS);
+      // To and fro, so that the port may ask for neighbours again.
+      decideOnce(world, from, bytes.length, call % 2 === 0 ? NOW_MS : LATER_MS);
     }
   };
   for (const one of Object.values(CASES)) run(one, 1_000);
@@ -209,9 +235,9 @@ function makeHost(t: Test) {
   const peer = world.peers.add(LOOPBACK, underlay.port);
   const farPeer = world.peers.at(VTEP);
   const fd = openSync('/dev/null', 'w');
-  const { address, mac } = world.ports.bob;
-  const port = new Port({ id: 9, fd, scope: BLUE, address, mac });
-  world.decide.networks.get(BLUE)?.set(new Endpoint(address, mac, { port }));
+  const port = new Port({ id: 9, fd, scope: BLUE, ...namesOf('bob') });
+  world.decide.networks.get(BLUE)?.set(new Endpoint(port, { port }));
+  world.decide.networks.get(BLUE)?.set(new Endpoint<Port, Peer>(namesOf('remote'), { peer }));
   t.teardown(() => {
     closeSync(fd);
     egress.close();
@@ -292,6 +318,9 @@ test('looking at a frame’s offload and checksum, and counting, allocates nothi
   t.end();
 });
 
+/** The largest frame that is made there. */
+const SCRATCH_BYTES = NEIGHBOR_ADVERTISEMENT_FRAME_BYTES;
+
 test('100,000 mutated frames do no harm to the switch', (t) => {
   const random = makeRandom(0x5eed);
   const world = new World();
@@ -313,7 +342,7 @@ test('100,000 mutated frames do no harm to the switch', (t) => {
     const untouched =
       behind.every((byte, at) => byte === bytes[start + length + at]) &&
       bytes.subarray(0, scratch).every((byte) => byte === 0xee) &&
-      bytes.subarray(scratch + 54, start).every((byte) => byte === 0xee);
+      bytes.subarray(scratch + SCRATCH_BYTES, start).every((byte) => byte === 0xee);
     if (!untouched) t.fail(`Frame ${number}: written outside of frame and scratch`);
     if (!isSane(decision)) t.fail(`Frame ${number}: ${JSON.stringify(decision)}`);
   }
@@ -322,10 +351,11 @@ test('100,000 mutated frames do no harm to the switch', (t) => {
     if (action === 'port') return port !== undefined && servedPorts.has(port);
     if (action === 'drop') return DROP_REASONS[drop] !== undefined;
     if (action === 'vtep') return decision.peer?.address === VTEP && decision.vni === BLUE;
-    if (answer === 'reset') return answerStart === scratch && answerBytes === 54;
+    if (answer === 'reset') return answerStart === scratch && [54, 74].includes(answerBytes);
+    if (answer === 'nd') return answerStart === scratch && answerBytes === SCRATCH_BYTES;
     return answerStart === start && answerBytes <= decide.packet.length;
   }
-  t.same([...seen].sort(), ['arp', 'drop', 'echo', 'port', 'reset', 'vtep'], 'every way out');
+  t.same([...seen].sort(), ['arp', 'drop', 'echo', 'nd', 'port', 'reset', 'vtep'], 'every way out');
   t.end();
 });
 

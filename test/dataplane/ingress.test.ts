@@ -1,7 +1,9 @@
 import { closeSync, openSync, readFileSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Test, test } from 'tap';
-import { GATEWAY_MAC } from '../../src/core/address.ts';
+import { GATEWAY_MAC, parseIpv4 } from '../../src/core/address.ts';
+import { AddressWords } from '../../src/core/address-words.ts';
+import { formatIp } from '../../src/core/ip.ts';
 import { PROTO_ICMP, PROTO_UDP } from '../../src/core/packet.ts';
 import { CaptureRingReader, makeCaptureRing } from '../../src/dataplane/capture-ring.ts';
 import {
@@ -14,10 +16,12 @@ import { Egress } from '../../src/dataplane/egress.ts';
 import { Ingress } from '../../src/dataplane/ingress.ts';
 import { GSO_TCPV4, GSO_UDP_L4, Offload } from '../../src/dataplane/offload.ts';
 import { PathProbes } from '../../src/dataplane/path-probes.ts';
+import type { Peer } from '../../src/dataplane/peers.ts';
 import { Port } from '../../src/dataplane/port.ts';
 import { PortWriter } from '../../src/dataplane/port-writer.ts';
 import { VxlanSender } from '../../src/io/linux/vxlan-socket.ts';
 import { Endpoint } from '../../src/vxlan/fdb.ts';
+import { solicitation } from '../vxlan/solicitation.ts';
 import {
   ethernetFrame,
   type FrameSpec,
@@ -30,7 +34,7 @@ import {
   slowSegments,
   vxlanDatagram,
 } from './frames.ts';
-import { arpRequest, BLUE, NOW_MS, World } from './world.ts';
+import { arpRequest, BLUE, NOW_MS, namesOf, toIpv6, World } from './world.ts';
 
 const BOB = '240.0.1.12:80';
 const REMOTE = '240.0.1.13:7000';
@@ -76,11 +80,11 @@ function makeHost(t: Test) {
 
   /** Lets bob's frames go to `descriptor`. */
   function serveBob(descriptor: number): void {
-    const { address, mac } = world.ports.bob;
-    const port = new Port({ id: 9, fd: descriptor, scope: BLUE, address, mac });
-    world.decide.networks.get(BLUE)?.set(new Endpoint(address, mac, { port }));
+    const port = new Port({ id: 9, fd: descriptor, scope: BLUE, ...namesOf('bob') });
+    world.decide.networks.get(BLUE)?.set(new Endpoint(port, { port }));
   }
   serveBob(fd);
+  world.decide.networks.get(BLUE)?.set(new Endpoint<Port, Peer>(namesOf('remote'), { peer }));
 
   /** Sends a frame as a peer does. */
   function sendFrame(bytes: Uint8Array, offload: Offload): void {
@@ -245,8 +249,13 @@ for (const [name, bytes, reason] of [
   ],
   [
     'a frame to another node',
-    vxlanDatagram(BLUE, ethernetFrame({ from: BOB, to: REMOTE })),
+    vxlanDatagram(BLUE, ethernetFrame({ from: '240.0.1.77:9', to: REMOTE })),
     'not-local',
+  ],
+  [
+    "a frame by the MAC of this node's task",
+    vxlanDatagram(BLUE, ethernetFrame({ from: '240.0.1.11:9', to: BOB })),
+    'spoofed-vtep',
   ],
   [
     'a frame to the gateway',
@@ -285,6 +294,26 @@ test('an ARP request of another node is answered to it', (t) => {
     '0800000000100000 0242f000010d 0242f000010c 0806 0001 0800 0604 0002 ' +
     '0242f000010c f000010c 0242f000010d f000010d';
   t.same(replies, [reply.replaceAll(' ', '')]);
+  t.end();
+});
+
+test('two solicitations that come together get an answer each', (t) => {
+  const host = makeHost(t);
+  const from = toIpv6(parseIpv4('240.0.1.13'));
+  const targets = ['240.0.1.12', '240.0.1.11'].map((text) => toIpv6(parseIpv4(text)));
+  const asked = targets.map((target) => vxlanDatagram(BLUE, solicitation({ from, target })));
+  host.sendBytes(Uint8Array.from(Buffer.concat(asked)), asked[0]?.length);
+  t.equal(host.receive(), '', 'bob does not see them');
+  t.equal(host.counters.traffic()['nd-replies'], 2);
+  const answered: string[] = [];
+  host.underlay.drain(2, (start, stride, end) => {
+    for (let at = start; at < end; at += stride) {
+      const target = new AddressWords();
+      target.read(host.arena.view, at + 8 + 14 + 40 + 8, 6);
+      answered.push(formatIp(target.toIp()));
+    }
+  });
+  t.same(answered, targets);
   t.end();
 });
 

@@ -351,7 +351,8 @@ test('the kernel’s refusal of a size is told', (t) => {
 function tooBig(world: World, from: 'alice' | 'host', spec: FrameSpec) {
   const port = world.ports[from];
   world.bytes.fill(0xee);
-  const bytes = ethernetFrame({ protocol: PROTO_UDP, payload: new Uint8Array(1300), ...spec });
+  const payload = new Uint8Array(1300);
+  const bytes = ethernetFrame({ fromMac: port.mac, protocol: PROTO_UDP, payload, ...spec });
   world.bytes.set(bytes, world.start);
   const { action } = world.decide.fromPort(port, world.start, bytes.length, false, NOW_MS);
   if (action !== 'vtep') throw new Error(`Expected it to leave for a VTEP: ${action}`);

@@ -1,9 +1,24 @@
-import { test } from 'tap';
-import { GATEWAY_MAC, parseIpv4 } from '../../src/core/address.ts';
-import { PROTO_ICMP, PROTO_UDP, TCP_SYN } from '../../src/core/packet.ts';
-import { parsed, wrongChecksums } from '../routing-mesh/packets.ts';
-import { ethernetFrame, type FrameSpec } from './frames.ts';
-import { arpRequest, BLUE, GATEWAY, RED, VIPS, World } from './world.ts';
+import { type Test, test } from 'tap';
+import { GATEWAY_MAC } from '../../src/core/address.ts';
+import { AddressWords } from '../../src/core/address-words.ts';
+import { parseIp } from '../../src/core/ip.ts';
+import { PROTO_ICMP, PROTO_UDP, TCP_SYN, writeMac } from '../../src/core/packet.ts';
+import { endpoint, parsed, wrongChecksums } from '../routing-mesh/packets.ts';
+import { type SolicitationSpec, solicitation } from '../vxlan/solicitation.ts';
+import { ethernetFrame, type FrameSpec, macOf } from './frames.ts';
+import {
+  arpRequest,
+  BLUE,
+  FAMILIES,
+  type Family,
+  GATEWAY,
+  inFamily,
+  NOW_MS,
+  RED,
+  toIpv6,
+  VIPS,
+  World,
+} from './world.ts';
 
 const ALICE = '240.0.1.11:5000';
 const BOB = '240.0.1.12:80';
@@ -14,6 +29,14 @@ const CLIENT = '192.0.2.7:7000';
 const toGateway = { toMac: GATEWAY_MAC } as const;
 const routed = { fromMac: GATEWAY_MAC } as const;
 const ping = { protocol: PROTO_ICMP, icmpType: 8 } as const;
+
+const ALICE_MAC = macOf(ALICE);
+/** Asked by alice's frame, to be answered to bob. */
+function forAnotherMac(): Uint8Array {
+  const request = arpRequest('240.0.1.11', GATEWAY);
+  writeMac(new DataView(request.buffer), 22, macOf(BOB));
+  return request;
+}
 
 type From = keyof World['ports'] | number;
 const DECISIONS: readonly (readonly [string, From, FrameSpec, string])[] = [
@@ -227,16 +250,109 @@ const DECISIONS: readonly (readonly [string, From, FrameSpec, string])[] = [
 
 for (const [name, from, spec, expected] of DECISIONS) {
   test(`switch: ${name}`, (t) => {
-    const world = new World();
-    t.equal(world.send(from, spec), expected);
-    if (!expected.startsWith('drop')) {
-      const { action, answerStart } = world.decide.decision;
-      const start = action === 'back' ? answerStart : world.start;
-      t.same(wrongChecksums(world.view, start), [], 'every checksum is right');
+    for (const family of FAMILIES) {
+      const world = new World();
+      t.equal(world.send(from, spec, family), expected, `IPv${family}`);
+      if (!expected.startsWith('drop')) {
+        const { action, answerStart } = world.decide.decision;
+        const start = action === 'back' ? answerStart : world.start;
+        t.same(wrongChecksums(world.view, start), [], 'every checksum is right');
+      }
     }
     t.end();
   });
 }
+
+const bobMac = macOf(BOB);
+for (const [name, from, spec, expected] of [
+  ["another task's MAC", 'alice', { from: ALICE, to: BOB, fromMac: bobMac }, 'drop spoofed'],
+  [
+    "another task's address",
+    'alice',
+    { from: BOB, to: REMOTE, fromMac: ALICE_MAC },
+    'drop spoofed',
+  ],
+  [
+    'an address of the world',
+    'alice',
+    { from: CLIENT, to: BOB, fromMac: ALICE_MAC },
+    'drop spoofed',
+  ],
+  ["the gateway's MAC", 'alice', { from: ALICE, to: BOB, ...routed }, 'drop spoofed'],
+  [
+    "the gateway's address",
+    'alice',
+    { from: GATEWAY, to: BOB, fromMac: ALICE_MAC },
+    'drop spoofed',
+  ],
+  ['a VIP', 'alice', { from: `${VIPS.bob}:80`, to: BOB, fromMac: ALICE_MAC }, 'drop spoofed'],
+  ['no address', 'alice', { from: '0.0.0.0:68', to: BOB, fromMac: ALICE_MAC }, 'drop spoofed'],
+  [
+    "the gateway's MAC, to all",
+    'alice',
+    { from: ALICE, to: BOB, toMac: 0xffff_ffff_ffff, ...routed },
+    'drop spoofed',
+  ],
+  [
+    "the gateway's MAC, from the host",
+    'host',
+    { from: CLIENT, to: `${VIPS.publishedBob}:80`, ...toGateway, ...routed },
+    'drop spoofed',
+  ],
+  [
+    "a task's MAC, from the host",
+    'host',
+    { from: CLIENT, to: `${VIPS.publishedBob}:80`, ...toGateway, fromMac: ALICE_MAC },
+    'drop spoofed',
+  ],
+  [
+    'the MAC of a task here, from the underlay',
+    BLUE,
+    { from: ALICE, to: BOB },
+    'drop spoofed-vtep',
+  ],
+  [
+    'a MAC that nobody has announced, from the underlay',
+    BLUE,
+    { from: '240.0.1.77:9', to: BOB },
+    'port bob: 0242f000014d>bob 240.0.1.77:9>240.0.1.12:80',
+  ],
+  [
+    'the MAC of a task of another network, from the underlay',
+    BLUE,
+    { from: CAROL, to: BOB },
+    'port bob: carol>bob 240.0.2.11:80>240.0.1.12:80',
+  ],
+] as const satisfies readonly (readonly [string, From, FrameSpec, string])[]) {
+  test(`switch: a frame that comes by ${name}`, (t) => {
+    for (const family of FAMILIES) {
+      t.equal(new World().send(from, spec, family), expected, `IPv${family}`);
+    }
+    t.end();
+  });
+}
+
+test("switch: a task's frames come from its own node's VTEP only", (t) => {
+  for (const vtep of [parseIp('198.51.100.3'), parseIp('2001:db8::3')]) {
+    const world = new World();
+    t.match(world.send(BLUE, { from: REMOTE, to: BOB }), /^port bob/);
+    world.decide.origin.vtep.copy(AddressWords.of(vtep));
+    t.equal(world.send(BLUE, { from: REMOTE, to: BOB }), 'drop spoofed-vtep');
+    t.equal(world.sendBytes(BLUE, arpRequest('240.0.1.13', '240.0.1.12')), 'drop spoofed-vtep');
+    t.match(world.send(BLUE, { from: CLIENT, to: BOB, ...routed }), /^port bob/, 'routed');
+  }
+  t.end();
+});
+
+test('switch: tasks speak by their link-local addresses as well', (t) => {
+  const world = new World();
+  const [alice, bob] = ['fe80::42:f0ff:fe00:10b', 'fe80::42:f0ff:fe00:10c'];
+  const macs = { fromMac: ALICE_MAC, toMac: bobMac };
+  const packet = { from: `[${alice}]:1`, to: `[${bob}]:2`, ...macs };
+  t.equal(world.send('alice', packet, 6), `port bob: alice>bob [${alice}]:1>[${bob}]:2`);
+  t.equal(world.send('bob', { ...packet, fromMac: bobMac }, 6), 'drop spoofed');
+  t.end();
+});
 
 for (const [name, from, request, expected] of [
   [
@@ -273,8 +389,14 @@ for (const [name, from, request, expected] of [
   [
     'its own address, a probe (RFC 5227)',
     'alice',
-    arpRequest('0.0.0.0', '240.0.1.11'),
+    arpRequest('0.0.0.0', '240.0.1.11', ALICE_MAC),
     'drop arp-unknown',
+  ],
+  [
+    "another one's address, a probe",
+    'alice',
+    arpRequest('0.0.0.0', '240.0.1.12', ALICE_MAC),
+    'arp: bob>alice 240.0.1.12 is bob',
   ],
   [
     'its own address, an announcement',
@@ -285,9 +407,17 @@ for (const [name, from, request, expected] of [
   [
     'an address that it claims',
     'alice',
-    arpRequest('240.0.1.12', '240.0.1.12'),
-    'drop arp-unknown',
+    arpRequest('240.0.1.12', '240.0.1.12', ALICE_MAC),
+    'drop spoofed',
   ],
+  [
+    "the gateway, by another one's address",
+    'alice',
+    arpRequest('240.0.1.12', GATEWAY, ALICE_MAC),
+    'drop spoofed',
+  ],
+  ["the gateway, by another one's MAC", 'alice', arpRequest('240.0.1.12', GATEWAY), 'drop spoofed'],
+  ['the gateway, for another MAC', 'alice', forAnotherMac(), 'drop spoofed'],
   [
     'anything, from the host',
     'host',
@@ -303,7 +433,7 @@ for (const [name, from, request, expected] of [
   [
     'a task elsewhere, from the underlay',
     BLUE,
-    arpRequest('240.0.1.11', '240.0.1.13'),
+    arpRequest('240.0.1.77', '240.0.1.13'),
     'drop arp-unknown',
   ],
   ['the gateway, from the underlay', BLUE, arpRequest('240.0.1.13', GATEWAY), 'drop arp-unknown'],
@@ -313,6 +443,187 @@ for (const [name, from, request, expected] of [
     t.end();
   });
 }
+
+const probe = { from: '::', fromMac: ALICE_MAC };
+const link = 'fe80::42:f0ff:fe00:10';
+for (const [name, from, spec, expected] of [
+  [
+    'a task here',
+    'alice',
+    { from: v6(ALICE), target: v6(BOB) },
+    'nd: bob>alice 240.0.1.12>240.0.1.11',
+  ],
+  [
+    'a task elsewhere',
+    'alice',
+    { from: v6(ALICE), target: v6(REMOTE) },
+    'nd: remote>alice 240.0.1.13>240.0.1.11',
+  ],
+  [
+    'the gateway',
+    'alice',
+    { from: v6(ALICE), target: v6(GATEWAY) },
+    'nd: gateway>alice 240.0.1.1>240.0.1.11',
+  ],
+  [
+    'a VIP',
+    'alice',
+    { from: v6(ALICE), target: v6(VIPS.nobody) },
+    'nd: gateway>alice 240.0.1.102>240.0.1.11',
+  ],
+  [
+    'the gateway, by the link-local address',
+    'alice',
+    { from: `${link}b`, fromMac: ALICE_MAC, target: v6(GATEWAY) },
+    `nd: gateway>alice 240.0.1.1>${link}b`,
+  ],
+  [
+    'a link-local address',
+    'alice',
+    { from: `${link}b`, fromMac: ALICE_MAC, target: `${link}c` },
+    `nd: bob>alice ${link}c>${link}b`,
+  ],
+  [
+    'a task here, by unicast',
+    'alice',
+    { from: v6(ALICE), target: v6(BOB), to: v6(BOB) },
+    'nd: bob>alice 240.0.1.12>240.0.1.11',
+  ],
+  ['nobody', 'alice', { from: v6(ALICE), target: v6('240.0.1.99') }, 'drop nd-unknown'],
+  ['a task of another network', 'alice', { from: v6(ALICE), target: v6(CAROL) }, 'drop nd-unknown'],
+  ['its own address, a probe', 'alice', { ...probe, target: v6(ALICE) }, 'drop nd-unknown'],
+  [
+    'its own link-local address, a probe',
+    'alice',
+    { ...probe, target: `${link}b` },
+    'drop nd-unknown',
+  ],
+  [
+    "another one's address, a probe",
+    'alice',
+    { ...probe, target: v6(BOB) },
+    'nd: bob>333300000001 240.0.1.12>ff02::1',
+  ],
+  [
+    'the gateway, a probe',
+    'alice',
+    { ...probe, target: v6(GATEWAY) },
+    'nd: gateway>333300000001 240.0.1.1>ff02::1',
+  ],
+  [
+    "the gateway, by another one's address",
+    'alice',
+    { from: v6(BOB), fromMac: ALICE_MAC, target: v6(GATEWAY) },
+    'drop spoofed',
+  ],
+  [
+    "the gateway, by another one's MAC",
+    'alice',
+    { from: v6(ALICE), fromMac: macOf(BOB), target: v6(GATEWAY) },
+    'drop spoofed',
+  ],
+  [
+    'anything, from the host',
+    'host',
+    { from: v6('240.255.0.2'), target: v6('240.255.0.77') },
+    'nd: gateway>host 240.255.0.77>240.255.0.2',
+  ],
+  [
+    'anything, from the host, a probe',
+    'host',
+    { from: '::', fromMac: macOf('240.255.0.2'), target: v6('240.255.0.77') },
+    'drop nd-unknown',
+  ],
+  [
+    'a task here, from the underlay',
+    BLUE,
+    { from: v6(REMOTE), target: v6(BOB) },
+    'nd: bob>remote 240.0.1.12>240.0.1.13',
+  ],
+  [
+    'a task elsewhere, from the underlay',
+    BLUE,
+    { from: v6('240.0.1.77'), target: v6(REMOTE) },
+    'drop nd-unknown',
+  ],
+  [
+    'the gateway, from the underlay',
+    BLUE,
+    { from: v6(REMOTE), target: v6(GATEWAY) },
+    'drop nd-unknown',
+  ],
+  [
+    'a task here, by the MAC of another one',
+    BLUE,
+    { from: v6(REMOTE), fromMac: ALICE_MAC, target: v6(BOB) },
+    'drop spoofed-vtep',
+  ],
+  [
+    'something by half',
+    'alice',
+    { from: v6(ALICE), target: v6(BOB), hopLimit: 64 },
+    'drop nd-malformed',
+  ],
+  [
+    'something by half, from the underlay',
+    BLUE,
+    { from: v6(REMOTE), target: v6(BOB), hopLimit: 64 },
+    'drop nd-malformed',
+  ],
+] as const satisfies readonly (readonly [string, From, SolicitationSpec, string])[]) {
+  test(`switch: a Neighbor Solicitation for ${name}`, (t) => {
+    const world = new World();
+    t.equal(world.sendBytes(from, solicitation(spec)), expected);
+    if (!expected.startsWith('drop')) t.same(wrongChecksums(world.view, world.scratch), []);
+    t.end();
+  });
+}
+
+/** The IPv6 address of the same name, without a port. */
+function v6(text: string): string {
+  return toIpv6(endpoint(text).address);
+}
+
+test('switch: a task cannot speak for a router or for another one', (t) => {
+  const ends = { from: v6(ALICE), target: v6(BOB) };
+  for (const type of [134, 136, 137]) {
+    for (const to of [v6(BOB), 'ff02::1']) {
+      const message = solicitation({ ...ends, to, type });
+      t.equal(new World().sendBytes('alice', message), 'drop nd-malformed', `${type} to ${to}`);
+    }
+  }
+  for (const type of [130, 131, 132, 133, 143]) {
+    const report = solicitation({ ...ends, to: 'ff02::16', type });
+    t.equal(new World().sendBytes('alice', report), 'drop multicast', `message ${type}`);
+  }
+  t.end();
+});
+
+test('switch: a port is told of neighbours a hundred times a second, and two hundred at once', (t) => {
+  const world = new World();
+  const requests = [
+    arpRequest('240.0.1.11', GATEWAY),
+    solicitation({ from: v6(ALICE), target: v6(GATEWAY) }),
+  ];
+  const answers = (from: 'alice' | 'bob', count: number, nowMs: number): number => {
+    let answered = 0;
+    for (let index = 0; index < count; index++) {
+      const request = from === 'alice' ? requests[index % 2]! : arpRequest('240.0.1.12', GATEWAY);
+      const outcome = world.sendBytes(from, request, nowMs);
+      if (!outcome.startsWith('drop')) answered += 1;
+      else if (outcome !== 'drop neighbor-limited') t.fail(outcome);
+    }
+    return answered;
+  };
+  t.equal(answers('alice', 500, NOW_MS), 200);
+  t.equal(answers('bob', 10, NOW_MS), 10, 'others have their own share');
+  t.equal(answers('alice', 500, NOW_MS + 1_000), 100);
+  t.equal(answers('alice', 5, NOW_MS - 60_000), 0, 'a clock that was set back brings nothing');
+  t.equal(answers('alice', 500, NOW_MS + 3_600_000), 200);
+  const unknown = world.sendBytes('alice', arpRequest('240.0.1.11', '240.0.1.99'), NOW_MS);
+  t.equal(unknown, 'drop arp-unknown', 'what would not be answered anyway');
+  t.end();
+});
 
 test('switch: frames that are no request are dropped for what they are', (t) => {
   const arpReply = arpRequest('240.0.1.11', '240.0.1.12');
@@ -337,7 +648,10 @@ test('switch: frames that are no request are dropped for what they are', (t) => 
     ['a TCP header cut short', shortTcp(), 'bad-l4'],
   ] as const) {
     t.equal(new World().sendBytes('alice', bytes), `drop ${expected}`, name);
-    t.equal(new World().sendBytes(BLUE, bytes), `drop ${expected}`, `${name}, from the underlay`);
+    const fromRemote = bytes.slice();
+    if (bytes.length >= 12) writeMac(new DataView(fromRemote.buffer), 6, macOf(REMOTE));
+    const outcome = new World().sendBytes(BLUE, fromRemote);
+    t.equal(outcome, `drop ${expected}`, `${name}, from the underlay`);
   }
   t.end();
 });
@@ -348,73 +662,84 @@ function shortTcp(): Uint8Array {
   return bytes.subarray(0, 44);
 }
 
-test('switch: a connection to a VIP and its replies', (t) => {
+function eachFamily(name: string, body: (t: Test, family: Family) => void): void {
+  for (const family of FAMILIES) test(`${name}, IPv${family}`, (t) => body(t, family));
+}
+
+eachFamily('switch: a connection to a VIP and its replies', (t, family) => {
   const world = new World();
   const there = { from: ALICE, to: `${VIPS.bob}:80`, ...toGateway };
   const back = { from: BOB, to: ALICE };
   t.equal(
-    world.send('alice', { ...there, tcpFlags: TCP_SYN }),
+    world.send('alice', { ...there, tcpFlags: TCP_SYN }, family),
     'port bob: alice>bob 240.0.1.11:5000>240.0.1.12:80',
   );
   t.equal(
-    world.send('bob', { ...back, tcpFlags: 0x12 }),
+    world.send('bob', { ...back, tcpFlags: 0x12 }, family),
     'port alice: bob>alice 240.0.1.100:80>240.0.1.11:5000',
     'the reply comes from the VIP',
   );
   t.same(wrongChecksums(world.view, world.start), []);
-  world.mesh.removeService(BLUE, parseIpv4(VIPS.bob));
+  world.mesh.removeService(BLUE, parseIp(inFamily(family, VIPS.bob)));
   t.equal(
-    world.send('alice', there),
+    world.send('alice', there, family),
     'reset: gateway>alice 240.0.1.100:80>240.0.1.11:5000',
     'the backend has gone',
   );
   t.end();
 });
 
-test('switch: a published connection to a task elsewhere, seen from both ends', (t) => {
-  const ingress = new World();
-  const there = { from: CLIENT, to: `${VIPS.publishedRemote}:80`, ...toGateway };
-  ingress.send('host', { ...there, tcpFlags: TCP_SYN });
-  t.equal(
-    ingress.send(BLUE, { from: REMOTE, to: CLIENT, ...toGateway, fromMac: GATEWAY_MAC }),
-    'port host: gateway>host 240.255.0.101:80>192.0.2.7:7000',
-    'the reply leaves by the host’s port',
-  );
-  ingress.decide.hostPort = undefined;
-  t.equal(
-    ingress.send(BLUE, { from: REMOTE, to: CLIENT, ...toGateway, fromMac: GATEWAY_MAC }),
-    'drop no-route',
-    'unless there is none',
-  );
-  // The other node: bob is the backend there, and the client talks to the node behind the VTEP.
-  const backend = new World();
-  backend.send(BLUE, { from: CLIENT, to: BOB, ...routed, tcpFlags: TCP_SYN });
-  t.equal(
-    backend.send('bob', { from: BOB, to: CLIENT, ...toGateway }),
-    'vtep 198.51.100.2:4789/4096: gateway>gateway 240.0.1.12:80>192.0.2.7:7000',
-    'the reply goes to the node that routed the request',
-  );
-  t.end();
-});
+eachFamily(
+  'switch: a published connection to a task elsewhere, seen from both ends',
+  (t, family) => {
+    const ingress = new World();
+    const there = { from: CLIENT, to: `${VIPS.publishedRemote}:80`, ...toGateway };
+    ingress.send('host', { ...there, tcpFlags: TCP_SYN }, family);
+    t.equal(
+      ingress.send(BLUE, { from: REMOTE, to: CLIENT, ...toGateway, fromMac: GATEWAY_MAC }, family),
+      'port host: gateway>host 240.255.0.101:80>192.0.2.7:7000',
+      'the reply leaves by the host’s port',
+    );
+    ingress.decide.hostPort = undefined;
+    t.equal(
+      ingress.send(BLUE, { from: REMOTE, to: CLIENT, ...toGateway, fromMac: GATEWAY_MAC }, family),
+      'drop no-route',
+      'unless there is none',
+    );
+    // The other node: bob is the backend there, and the client talks to the node behind the VTEP.
+    const backend = new World();
+    backend.send(BLUE, { from: CLIENT, to: BOB, ...routed, tcpFlags: TCP_SYN }, family);
+    t.equal(
+      backend.send('bob', { from: BOB, to: CLIENT, ...toGateway }, family),
+      'vtep 198.51.100.2:4789/4096: gateway>gateway 240.0.1.12:80>192.0.2.7:7000',
+      'the reply goes to the node that routed the request',
+    );
+    t.end();
+  },
+);
 
-test('switch: a flow that leads to another node is not for packets from there', (t) => {
-  const world = new World();
-  const packet = { from: ALICE, to: `${VIPS.remote}:80`, ...toGateway };
-  world.send('alice', { ...packet, tcpFlags: TCP_SYN });
-  t.equal(world.send(BLUE, packet), 'drop not-local');
-  t.end();
-});
+eachFamily(
+  'switch: a flow that leads to another node is not for packets from there',
+  (t, family) => {
+    const world = new World();
+    const packet = { from: ALICE, to: `${VIPS.remote}:80`, ...toGateway };
+    world.send('alice', { ...packet, tcpFlags: TCP_SYN }, family);
+    const stranger = { fromMac: macOf('240.0.1.77') };
+    t.equal(world.send(BLUE, { ...packet, ...stranger }, family), 'drop not-local');
+    t.end();
+  },
+);
 
-test('switch: fragments follow the first one to a backend', (t) => {
+eachFamily('switch: fragments follow the first one to a backend', (t, family) => {
   const world = new World();
   const datagram = { from: ALICE, to: `${VIPS.bob}:80`, protocol: PROTO_UDP, ...toGateway };
   const part = { payload: new Uint8Array(16), identification: 77 };
   t.equal(
-    world.send('alice', { ...datagram, ...part, moreFragments: true, noChecksum: true }),
+    world.send('alice', { ...datagram, ...part, moreFragments: true, noChecksum: true }, family),
     'port bob: alice>bob 240.0.1.11:5000>240.0.1.12:80',
   );
   t.equal(
-    world.send('alice', { ...datagram, ...part, fragmentOffset: 24 }),
+    world.send('alice', { ...datagram, ...part, fragmentOffset: 24 }, family),
     'port bob: alice>bob 240.0.1.11>240.0.1.12',
   );
   t.end();

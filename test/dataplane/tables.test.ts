@@ -1,6 +1,7 @@
 import { test } from 'tap';
 import { GATEWAY_MAC, macOfIpv4, parseCidr, parseIpv4, parseMac } from '../../src/core/address.ts';
 import { AddressWords } from '../../src/core/address-words.ts';
+import { type Ip, parseIpv6 } from '../../src/core/ip.ts';
 import { PROTO_TCP } from '../../src/core/packet.ts';
 import { makeCaptureRing } from '../../src/dataplane/capture-ring.ts';
 import type { DataPlaneCommand } from '../../src/dataplane/commands.ts';
@@ -44,12 +45,15 @@ function makeTables() {
   };
   /** Where the address of the blue network is: a port's id, or a VTEP's last octet. */
   const where = (address: string): string => {
-    const endpoint = decide.networks.get(BLUE)?.byAddress(parseIpv4(address));
+    return place(parseIpv4(address));
+  };
+  const place = (address: Ip): string => {
+    const endpoint = decide.networks.get(BLUE)?.find(AddressWords.of(address));
     if (endpoint === undefined) return 'nowhere';
     const { port, peer } = endpoint;
     return port === undefined ? `vtep ${(peer?.words.w3 ?? 0) & 255}` : `port ${port.id}`;
   };
-  return { tables, apply, where, decide, mesh, view, peers, served, probed, taps };
+  return { tables, apply, where, place, decide, mesh, view, peers, served, probed, taps };
 }
 
 const NETWORK: DataPlaneCommand = {
@@ -77,6 +81,54 @@ function setEndpoint(text: string, vtep: number, mac?: string): DataPlaneCommand
 
 function removeEndpoint(text: string, vtep: number): DataPlaneCommand {
   return { kind: 'removeEndpoint', vni: BLUE, address: parseIpv4(text), vtep };
+}
+
+const SIX = parseIpv6('fd00::5');
+
+/** The same command about an endpoint that has `address6` as well. */
+function withIpv6<Command extends DataPlaneCommand>(command: Command, address6 = SIX): Command {
+  return { ...command, address6 };
+}
+
+for (const [name, commands, expected] of [
+  ['a port', [withIpv6(addPort(1, '10.0.1.5'))], 'port 1'],
+  ['an endpoint of another node', [withIpv6(setEndpoint('10.0.1.5', VTEP_B))], 'vtep 2'],
+  [
+    'one that is gone',
+    [withIpv6(setEndpoint('10.0.1.5', VTEP_B)), removeEndpoint('10.0.1.5', VTEP_B)],
+    'nowhere',
+  ],
+  [
+    'one that has another address now',
+    [
+      withIpv6(setEndpoint('10.0.1.5', VTEP_B)),
+      withIpv6(setEndpoint('10.0.1.5', VTEP_B), parseIpv6('fd00::6')),
+    ],
+    'nowhere',
+  ],
+  [
+    'one that another endpoint has taken over',
+    [withIpv6(setEndpoint('10.0.1.5', VTEP_B)), withIpv6(setEndpoint('10.0.1.6', VTEP_C))],
+    'vtep 3',
+  ],
+  [
+    'our own, claimed by another node',
+    [withIpv6(addPort(1, '10.0.1.5')), withIpv6(setEndpoint('10.0.1.6', VTEP_B))],
+    'port 1',
+  ],
+  ['our own, gone', [withIpv6(addPort(1, '10.0.1.5')), { kind: 'removePort', id: 1 }], 'nowhere'],
+  [
+    'one of a network that changed',
+    [withIpv6(setEndpoint('10.0.1.5', VTEP_B)), { ...NETWORK, gateway6: parseIpv6('fd00::1') }],
+    'vtep 2',
+  ],
+] as const satisfies readonly (readonly [string, readonly DataPlaneCommand[], string])[]) {
+  test(`tables: where an IPv6 address is: ${name}`, (t) => {
+    const { apply, place } = makeTables();
+    apply(NETWORK, ...commands);
+    t.equal(place(SIX), expected);
+    t.end();
+  });
 }
 
 for (const [name, commands, expected] of [

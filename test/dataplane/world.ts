@@ -5,17 +5,26 @@ import {
   parseCidr,
   parseIpv4,
 } from '../../src/core/address.ts';
-import { formatIpPort } from '../../src/core/ip.ts';
-import { ETHERTYPE_ARP, PROTO_ICMP, readMac, writeMac } from '../../src/core/packet.ts';
+import { AddressWords } from '../../src/core/address-words.ts';
+import { formatIpPort, type Ip, type Ipv6, ipFromWords, isIpv6 } from '../../src/core/ip.ts';
+import {
+  ETHERTYPE_ARP,
+  PROTO_ICMP,
+  PROTO_ICMPV6,
+  readMac,
+  writeMac,
+} from '../../src/core/packet.ts';
 import { DROP_REASONS } from '../../src/dataplane/counters.ts';
+import type { Decision } from '../../src/dataplane/decision.ts';
 import { PeerCounters } from '../../src/dataplane/peer-counters.ts';
 import { type Peer, Peers } from '../../src/dataplane/peers.ts';
 import { Port } from '../../src/dataplane/port.ts';
-import { type Decision, Switch } from '../../src/dataplane/switch.ts';
+import { Switch } from '../../src/dataplane/switch.ts';
 import { flowTableBytes } from '../../src/routing-mesh/flow-table.ts';
 import { Mesh } from '../../src/routing-mesh/mesh.ts';
-import { Endpoint, Network } from '../../src/vxlan/fdb.ts';
-import { ethernetFrame, type FrameSpec } from './frames.ts';
+import { Endpoint, type EndpointNames, Network } from '../../src/vxlan/fdb.ts';
+import { endpoint, endpointText } from '../routing-mesh/packets.ts';
+import { ethernetFrame, type FrameSpec, parsedAt } from './frames.ts';
 
 export const NOW_MS = 1_790_000_000_000;
 export const BLUE = 4096;
@@ -48,6 +57,38 @@ function address(name: Name): number {
   return parseIpv4(ADDRESSES[name]);
 }
 
+/** Families that the world speaks; tests name everything in IPv4. */
+export type Family = 4 | 6;
+export const FAMILIES: readonly Family[] = [4, 6];
+const PREFIX6 = 0xfdff_0000 | 0;
+
+/** The IPv6 address with the same last four bytes. */
+export function toIpv6(address: Ip): Ipv6 {
+  const ip = isIpv6(address) ? address : ipFromWords(PREFIX6, 0, 0, address | 0);
+  if (!isIpv6(ip)) throw new Error(`No IPv6 address for ${address}`);
+  return ip;
+}
+
+/** `240.0.1.11:80` in a family: itself, or `[fdff::f000:10b]:80`. */
+export function inFamily(family: Family, text: string): string {
+  const { address: ip, port } = endpoint(text);
+  return family === 4 ? text : endpointText(toIpv6(ip), port);
+}
+
+/** The other way round. */
+function named(words: AddressWords): Ip {
+  return words.w0 === PREFIX6 ? words.w3 >>> 0 : words.toIp();
+}
+
+/** A frame in a family. */
+export function frameIn(family: Family, spec: FrameSpec): FrameSpec {
+  if (family === 4) return spec;
+  const { protocol, icmpType } = spec;
+  const types = { icmpType: icmpType === 0 ? 129 : 128 };
+  const icmp = protocol === PROTO_ICMP ? { protocol: PROTO_ICMPV6, ...types } : {};
+  return { ...spec, from: inFamily(6, spec.from), to: inFamily(6, spec.to), ...icmp };
+}
+
 /**
  * One host with a switch: alice and bob on the blue network, carol on the red one, the host's own port, and a
  * remote task on the blue network behind a VTEP.
@@ -69,7 +110,7 @@ export class World {
    * @param base - Of 2 KiB that are the world's.
    * @param frameAt - Where frames start, from `base`.
    */
-  constructor(view: DataView = new DataView(new ArrayBuffer(2048)), base = 0, frameAt = 98) {
+  constructor(view: DataView = new DataView(new ArrayBuffer(2048)), base = 0, frameAt = 146) {
     this.view = view;
     this.scratch = base + 34;
     this.start = base + frameAt;
@@ -86,13 +127,12 @@ export class World {
       host: makePort(4, 'host', HOST_SCOPE),
     };
     const { alice, bob, carol, host } = this.ports;
-    const blue = new Network<Port, Peer>(BLUE, parseCidr('240.0.1.0/24'), parseIpv4(GATEWAY));
-    for (const port of [alice, bob]) blue.set(new Endpoint(port.address, port.mac, { port }));
-    const remote = address('remote');
+    const blue = makeNetwork(BLUE, '240.0.1.0/24', GATEWAY);
+    for (const port of [alice, bob]) blue.set(new Endpoint(port, { port }));
     const peer = this.peers.add(VTEP, VTEP_PORT);
-    blue.set(new Endpoint<Port, Peer>(remote, macOfIpv4(remote), { peer }));
-    const red = new Network<Port, Peer>(RED, parseCidr('240.0.2.0/24'), parseIpv4('240.0.2.1'));
-    red.set(new Endpoint(carol.address, carol.mac, { port: carol }));
+    blue.set(new Endpoint<Port, Peer>(namesOf('remote'), { peer }));
+    const red = makeNetwork(RED, '240.0.2.0/24', '240.0.2.1');
+    red.set(new Endpoint(carol, { port: carol }));
     this.decide.networks.set(BLUE, blue).set(RED, red);
     this.decide.hostPort = host;
     this.decide.origin.vtep.setIpv4(VTEP | 0);
@@ -100,13 +140,21 @@ export class World {
     this.#addServices();
   }
 
-  /** Decides about a frame that `from` sent: a port, or the VTEP under a network's VNI. */
-  send(from: keyof World['ports'] | number, spec: FrameSpec): string {
-    return this.sendBytes(from, ethernetFrame(spec));
+  /**
+   * Decides about a frame that `from` sent, a port, or the VTEP under a network's VNI; and tells it in IPv4. The
+   * host sends all by its own MAC.
+   */
+  send(from: keyof World['ports'] | number, spec: FrameSpec, family: Family = 4): string {
+    const host = from === 'host' ? { fromMac: this.ports.host.mac } : {};
+    return this.sendBytes(from, ethernetFrame(frameIn(family, { ...host, ...spec })));
   }
 
   /** The same for any bytes. What is behind them must not be touched. */
-  sendBytes(from: keyof World['ports'] | number, frame: Uint8Array): string {
+  sendBytes(
+    from: keyof World['ports'] | number,
+    frame: Uint8Array,
+    nowMs: number = NOW_MS,
+  ): string {
     const { start } = this;
     this.bytes.fill(0xee);
     this.bytes.set(frame, start);
@@ -114,9 +162,9 @@ export class World {
     if (typeof from === 'number') {
       const network = this.decide.networks.get(from);
       if (network === undefined) throw new Error(`There is no network ${from}`);
-      decision = this.decide.fromVtep(network, start, frame.length, false, NOW_MS);
+      decision = this.decide.fromVtep(network, start, frame.length, false, nowMs);
     } else {
-      decision = this.decide.fromPort(this.ports[from], start, frame.length, false, NOW_MS);
+      decision = this.decide.fromPort(this.ports[from], start, frame.length, false, nowMs);
     }
     if (this.bytes.subarray(start + frame.length).some((byte) => byte !== 0xee)) {
       throw new Error('The switch wrote behind the frame');
@@ -134,17 +182,20 @@ export class World {
       [HOST_SCOPE, VIPS.publishedBob, [address('bob')]],
       [HOST_SCOPE, VIPS.publishedRemote, [address('remote')]],
     ] as const) {
+      const backends = addresses.map((one) => ({
+        id: `task-${one}`,
+        address: one,
+        scope: BLUE,
+        weight: 1,
+        state: 'active' as const,
+      }));
+      const gateway = parseIpv4(GATEWAY);
+      this.mesh.setService({ scope, vip: parseIpv4(vip), gateway, backends });
       this.mesh.setService({
         scope,
-        vip: parseIpv4(vip),
-        gateway: parseIpv4(GATEWAY),
-        backends: addresses.map((one) => ({
-          id: `task-${one}`,
-          address: one,
-          scope: BLUE,
-          weight: 1,
-          state: 'active',
-        })),
+        vip: toIpv6(parseIpv4(vip)),
+        gateway: toIpv6(gateway),
+        backends: backends.map((one) => ({ ...one, address: toIpv6(one.address) })),
       });
     }
   }
@@ -173,16 +224,31 @@ export class World {
       const owner = formatIpv4(view.getUint32(start + 28));
       return `${macs} ${owner} is ${macName(readMac(view, start + 22))}`;
     }
-    const hasPorts =
-      view.getUint8(start + 23) !== PROTO_ICMP && (view.getUint16(start + 20) & 0x1fff) === 0;
-    const end = (at: number, port: number): string =>
-      `${formatIpv4(view.getUint32(at))}${hasPorts ? `:${view.getUint16(port)}` : ''}`;
-    return `${macs} ${end(start + 26, start + 34)}>${end(start + 30, start + 36)}`;
+    const packet = parsedAt(view, start, this.bytes.length - start);
+    const words = new AddressWords();
+    const end = (at: number, port: number): string => {
+      words.read(view, at, packet.family);
+      return endpointText(named(words), packet.isIcmp ? 0 : port);
+    };
+    const { sourceStart, sourcePort, destinationStart, destinationPort } = packet;
+    return `${macs} ${end(sourceStart, sourcePort)}>${end(destinationStart, destinationPort)}`;
   }
 }
 
+/** What names a task or the host on its network. */
+export function namesOf(name: Name): Required<EndpointNames> {
+  const one = address(name);
+  return { address: one, address6: toIpv6(one), mac: macOfIpv4(one) };
+}
+
 function makePort(id: number, name: Name, scope: number): Port {
-  return new Port({ id, fd: -1, scope, address: address(name), mac: macOfIpv4(address(name)) });
+  return new Port({ id, fd: -1, scope, ...namesOf(name) });
+}
+
+function makeNetwork(vni: number, subnet: string, gateway: string): Network<Port, Peer> {
+  const address = parseIpv4(gateway);
+  const addresses = { subnet: parseCidr(subnet), gateway: address, gateway6: toIpv6(address) };
+  return new Network<Port, Peer>(vni, addresses);
 }
 
 function macName(mac: number): string {
@@ -191,11 +257,14 @@ function macName(mac: number): string {
   return found?.[0] ?? mac.toString(16).padStart(12, '0');
 }
 
-/** Who has `target`? Asked by `sender` (RFC 826). */
-export function arpRequest(sender: string, target: string): Uint8Array {
+/** Who has `target`? Asked by `sender` (RFC 826), whose MAC follows from his address when absent. */
+export function arpRequest(
+  sender: string,
+  target: string,
+  mac: number = macOfIpv4(parseIpv4(sender)),
+): Uint8Array {
   const bytes = new Uint8Array(42);
   const view = new DataView(bytes.buffer);
-  const mac = macOfIpv4(parseIpv4(sender));
   bytes.fill(0xff, 0, 6);
   writeMac(view, 6, mac);
   view.setUint16(12, ETHERTYPE_ARP);

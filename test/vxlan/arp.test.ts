@@ -1,11 +1,11 @@
 import fc from 'fast-check';
 import { test } from 'tap';
-import { parseIpv4, parseMac } from '../../src/core/address.ts';
+import { macWords, parseIpv4, parseMac } from '../../src/core/address.ts';
 import {
   ARP_FRAME_BYTES,
   answerArp,
-  arpSender,
-  arpTarget,
+  arpSenderAt,
+  arpTargetAt,
   isArpRequest,
 } from '../../src/vxlan/arp.ts';
 
@@ -36,8 +36,8 @@ test('a request is read', (t) => {
   t.equal(ARP_FRAME_BYTES, bytesOf(REQUEST).length);
   t.ok(isArpRequest(view, START, ARP_FRAME_BYTES));
   t.ok(isArpRequest(view, START, 60), 'padded to the least Ethernet frame');
-  t.equal(arpSender(view, START), parseIpv4('10.0.0.2'));
-  t.equal(arpTarget(view, START), parseIpv4('10.0.0.3'));
+  t.equal(view.getUint32(arpSenderAt(START)), parseIpv4('10.0.0.2'));
+  t.equal(view.getUint32(arpTargetAt(START)), parseIpv4('10.0.0.3'));
   t.end();
 });
 
@@ -67,7 +67,7 @@ test('isArpRequest() refuses every truncation', (t) => {
 
 test('answerArp() makes the reply and touches nothing else', (t) => {
   const { bytes, view } = placed(REQUEST);
-  answerArp(view, START, parseMac('02:42:0a:00:00:03'));
+  answerArp(view, START, macWords(parseMac('02:42:0a:00:00:03')));
   const expected = placed(REPLY).bytes;
   t.same(bytes, expected);
   t.end();
@@ -83,11 +83,12 @@ test('answering twice gives the asker back', (t) => {
       writeMac(view, START + 22, asker);
       view.setUint32(START + 28, askerAddress);
       view.setUint32(START + 38, target);
-      answerArp(view, START, owner);
+      answerArp(view, START, macWords(owner));
       const isReply = view.getUint16(START + 20) === 2;
-      const claims = readMac(view, START + 22) === owner && arpSender(view, START) === target;
+      const claims =
+        readMac(view, START + 22) === owner && view.getUint32(arpSenderAt(START)) === target;
       const isToAsker = readMac(view, START) === asker && readMac(view, START + 32) === asker;
-      return isReply && claims && isToAsker && arpTarget(view, START) === askerAddress;
+      return isReply && claims && isToAsker && view.getUint32(arpTargetAt(START)) === askerAddress;
     }),
   );
   t.end();
