@@ -58,17 +58,6 @@ export class AddressWords {
     this.w3 = view.getInt32(offset + 12);
   }
 
-  /** Whether the address that lies at `offset` is this one. */
-  equalsAt(view: DataView, offset: number, family: 0 | 4 | 6): boolean {
-    if (family !== 6) return this.isIpv4 && this.w3 === view.getInt32(offset);
-    return (
-      this.w3 === view.getInt32(offset + 12) &&
-      this.w2 === view.getInt32(offset + 8) &&
-      this.w1 === view.getInt32(offset + 4) &&
-      this.w0 === view.getInt32(offset)
-    );
-  }
-
   /**
    * Puts the address at `offset` in a packet: 4 bytes or 16.
    *

@@ -37,8 +37,4 @@ export class FlowKey {
     this.destination.copy(destination);
     this.ports = ports;
   }
-
-  copy(other: FlowKey): void {
-    this.set(other.owner, other.source, other.destination, other.ports);
-  }
 }

@@ -64,7 +64,7 @@ test('AddressWords read from a packet what was written there', (t) => {
       const copy = new AddressWords();
       words.replaceAt(view, 3, family);
       copy.read(view, 3, family);
-      const isSame = copy.equals(words) && words.equalsAt(view, 3, family) && copy.toIp() === ip;
+      const isSame = copy.equals(words) && copy.toIp() === ip;
       return isSame && words.isIpv4 === (family === 4) && copy.isIpv4 === (family === 4);
     }),
   );
@@ -77,11 +77,9 @@ test('AddressWords tell addresses apart that differ in one word', (t) => {
     words.set(1, 2, 3, 4);
     const view = new DataView(new ArrayBuffer(16));
     for (const [index, value] of [1, 2, 3, 4].entries()) view.setInt32(index * 4, value);
-    t.ok(words.equalsAt(view, 0, 6));
     view.setInt32(at * 4, 99);
     const other = new AddressWords();
     other.read(view, 0, 6);
-    t.notOk(words.equalsAt(view, 0, 6), `word ${at}`);
     t.notOk(words.equals(other), `word ${at}`);
   }
   t.end();
