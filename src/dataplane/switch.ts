@@ -183,12 +183,9 @@ export class Switch {
     const { view, mesh, scratch } = this.#deps;
     const { vni } = this.decision;
     const network = this.networks.get(vni);
-    if (network === undefined || !port.errors.take(nowMs)) return this.decision.toNowhere(TOO_BIG);
-    // For IPv4 the gateway speaks; for IPv6 it is said on behalf of the far end.
-    const { family, destinationStart } = this.packet;
-    if (family === 6) this.#address.read(view, destinationStart, family);
-    else this.#address.setIpv4(network.gateway | 0);
-    const bytes = writeTooBig(view, scratch, this.packet, this.#address, mtuBytes);
+    const gateway = network?.gatewayOf(this.packet.family === 6 ? 6 : 4);
+    if (gateway === undefined || !port.errors.take(nowMs)) return this.decision.toNowhere(TOO_BIG);
+    const bytes = writeTooBig(view, scratch, this.packet, gateway, mtuBytes);
     if (bytes === 0 || parseFrame(view, scratch, bytes, this.#answer) !== 'none') {
       return this.decision.toNowhere(TOO_BIG);
     }

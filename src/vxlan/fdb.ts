@@ -78,9 +78,14 @@ export class Network<Port, Peer> {
     return this.#byMac.values();
   }
 
+  /** The gateway's address in `family`, if the network has that. */
+  gatewayOf(family: 4 | 6): AddressWords | undefined {
+    return this.#gateways[family === 4 ? 0 : 1];
+  }
+
   /** Whether `address` is the gateway's, in its family. Allocates nothing. */
   isGateway(address: AddressWords): boolean {
-    return this.#gateways[address.isIpv4 ? 0 : 1]?.equals(address) === true;
+    return this.gatewayOf(address.isIpv4 ? 4 : 6)?.equals(address) === true;
   }
 
   /** The endpoint with the IPv4 address `address`. For control code. */

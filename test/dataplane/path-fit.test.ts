@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { type Test, test } from 'tap';
 import { GATEWAY_MAC, parseIpv4 } from '../../src/core/address.ts';
 import { AddressWords } from '../../src/core/address-words.ts';
+import { formatIp } from '../../src/core/ip.ts';
 import { PROTO_ICMP, PROTO_UDP, TCP_SYN } from '../../src/core/packet.ts';
 import { Egress } from '../../src/dataplane/egress.ts';
 import {
@@ -25,7 +26,7 @@ import {
   randomBytes,
   slowSegments,
 } from './frames.ts';
-import { BLUE, NOW_MS, VIPS, World } from './world.ts';
+import { BLUE, inFamily, NOW_MS, VIPS, World } from './world.ts';
 
 const VNI = 0x12_3456;
 const ETHERNET = 14;
@@ -413,6 +414,44 @@ test('a client of a VIP is told about the packet that it sent, not about what th
   }
   t.end();
 });
+
+test('so it is by IPv6', (t) => {
+  const world = bigWorld();
+  for (const [from, spec, speaker] of [
+    ['alice', { from: '240.0.1.11:4000', to: '240.0.1.13:7000' }, '240.0.1.1'],
+    [
+      'alice',
+      { from: '240.0.1.11:4000', to: `${VIPS.remote}:80`, toMac: GATEWAY_MAC },
+      VIPS.remote,
+    ],
+    [
+      'host',
+      { from: '192.0.2.7:4000', to: `${VIPS.publishedRemote}:80`, toMac: GATEWAY_MAC },
+      VIPS.publishedRemote,
+    ],
+  ] as const) {
+    const { from: client, to } = spec;
+    const inV6 = { ...spec, from: inFamily(6, client), to: inFamily(6, to) };
+    const { decision, answer } = tooBig(world, from, inV6);
+    t.match(decision, { action: 'back', answer: 'too-big' });
+    const packet = parsedAt(view(answer), 0, answer.length);
+    t.match(packet, { destinationMac: world.ports[from].mac, family: 6, icmpType: 2 });
+    t.equal(addressAt(answer, packet.sourceStart), inFamily(6, speaker), 'who speaks');
+    t.equal(addressAt(answer, packet.destinationStart), inFamily(6, client.split(':')[0] ?? ''));
+    t.equal(view(answer).getUint32(packet.l4Start + 4), 1280, 'IPv6 has no smaller link');
+    const quoted = new QuotedPacket();
+    t.ok(readQuotedPacket(view(answer), packet, quoted));
+    t.match(quoted, { sourcePort: 4000, destinationPort: Number(to.split(':')[1]) });
+    t.same(wrongChecksums(view(answer)), []);
+  }
+  t.end();
+});
+
+function addressAt(bytes: Uint8Array, offset: number): string {
+  const words = new AddressWords();
+  words.read(view(bytes), offset, 6);
+  return formatIp(words.toIp());
+}
 
 test('a task is told about its reply to a client outside', (t) => {
   const world = bigWorld();

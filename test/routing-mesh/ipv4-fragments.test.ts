@@ -16,9 +16,10 @@ function datagram(length: number, spec: Partial<PacketSpec> = {}): DataView {
   return frame({ from: '10.0.0.5:4000', to: '10.0.0.6:80', protocol: PROTO_UDP, payload, ...spec });
 }
 
-/** Cuts the frame in `view` into whole frames for `mtu`. */
+/** Cuts the frame in `view` into whole frames for `mtu`, if it does not fit. */
 function cut(view: DataView, mtu: number): Uint8Array[] {
   const packet = parsed(view);
+  if (packet.ipTotalBytes <= mtu) return [new Uint8Array(view.buffer)];
   const room = fragmentPayloadBytes(packet, mtu);
   const payload = new Uint8Array(view.buffer, ETHERNET + packet.ipHeaderBytes);
   const fragments: Uint8Array[] = [];
