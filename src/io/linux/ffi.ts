@@ -141,6 +141,63 @@ export function mapShared(
   return new Uint8Array(koffi.view(address, length));
 }
 
+/** The part of OpenSSL's EVP interface that seals and opens records. Contexts and buffers are addresses. */
+export interface Evp {
+  /** EVP_aes_256_gcm(3): the cipher. */
+  readonly aes256Gcm: () => number;
+  /** EVP_CIPHER_CTX_new(3); 0 on failure. */
+  readonly newContext: () => number;
+  /** EVP_CIPHER_CTX_free(3). */
+  readonly freeContext: (context: number) => void;
+  /** EVP_CipherInit_ex(3) without an engine: 1, or 0 on failure. */
+  readonly init: (
+    context: number,
+    cipher: number,
+    engine: number,
+    key: number,
+    iv: number,
+    encrypt: number,
+  ) => number;
+  /** EVP_CIPHER_CTX_ctrl(3). */
+  readonly control: (context: number, type: number, length: number, argument: number) => number;
+  /** EVP_CIPHER_CTX_set_params(3); `params` is the address of an OSSL_PARAM array. */
+  readonly setParams: (context: number, params: number) => number;
+  /** EVP_Cipher(3): negative on failure. */
+  readonly cipher: (context: number, output: number, input: number, length: number) => number;
+}
+
+/**
+ * EVP as some loaded or loadable library has it.
+ *
+ * @param library - A shared object, or null for what the running program itself exports: Node's binary
+ *   has OpenSSL within it.
+ * @returns undefined if it is not there or has no EVP of OpenSSL 3
+ */
+export function loadEvp(library: string | null): Evp | undefined {
+  try {
+    // Node exports the same names: without `deep`, a library's calls to itself would land in Node's.
+    const code = library === null ? koffi.load(null) : koffi.load(library, { deep: true });
+    const functions = {
+      aes256Gcm: code.func('uintptr_t EVP_aes_256_gcm()'),
+      newContext: code.func('uintptr_t EVP_CIPHER_CTX_new()'),
+      freeContext: code.func('void EVP_CIPHER_CTX_free(uintptr_t context)'),
+      init: code.func(
+        'int EVP_CipherInit_ex(uintptr_t context, uintptr_t cipher, uintptr_t engine, uintptr_t key, uintptr_t iv, int encrypt)',
+      ),
+      control: code.func(
+        'int EVP_CIPHER_CTX_ctrl(uintptr_t context, int type, int length, uintptr_t argument)',
+      ),
+      setParams: code.func('int EVP_CIPHER_CTX_set_params(uintptr_t context, uintptr_t params)'),
+      cipher: code.func(
+        'int EVP_Cipher(uintptr_t context, uintptr_t output, uintptr_t input, unsigned int length)',
+      ),
+    };
+    return functions as unknown as Evp;
+  } catch {
+    return undefined; // Koffi's only word for a library or a symbol that is missing.
+  }
+}
+
 /** errno values that weft tells apart (asm-generic/errno*.h). */
 export const EINTR = 4;
 export const EIO = 5;
