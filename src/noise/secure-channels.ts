@@ -105,7 +105,7 @@ export class SecureChannels {
     return effects;
   }
 
-  /** Data for a peer waits for a session. */
+  /** The data plane has data for a peer and nothing to send it by. */
   wantSession(peerId: string): SecureEffect[] {
     return this.#peers.get(peerId)?.wantSession() ?? [];
   }

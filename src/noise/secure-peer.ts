@@ -46,8 +46,6 @@ export interface SessionActivity {
   /** Messages without content. */
   readonly keepalivesSent: number;
   readonly keepalivesReceived: number;
-  /** Messages of the session so far, of either kind. */
-  readonly sentInAll: number;
 }
 
 /** What all peers of a node share. */
@@ -88,6 +86,9 @@ export class SecurePeer {
   #lastHandshakeSentMs = LONG_AGO;
   #lastTimestamp: Uint8Array = new Uint8Array(TAI64N_BYTES);
   #lastInitiationMs = LONG_AGO;
+  /** What the session with index `#countedIndex` has sent in all. */
+  #sentInAll = 0;
+  #countedIndex = 0;
   /** When an empty message is due, because data came and nothing went back. */
   #keepaliveAtMs = NEVER;
   /** When the peer counts as deaf, because data went and nothing came back. */
@@ -124,9 +125,9 @@ export class SecurePeer {
     return Math.min(retryAtMs, this.#keepaliveAtMs, this.#deafAtMs, oldest + REJECT_AFTER_MS);
   }
 
-  /** Data waits for a session. */
+  /** The data plane has data for the peer and nothing to send it by. */
   wantSession(): SecureEffect[] {
-    return this.#keypairs.current === undefined ? this.#initiate() : [];
+    return this.#initiate();
   }
 
   /** Does what is due by now. */
@@ -165,8 +166,9 @@ export class SecurePeer {
     if (activity.received > 0 && this.#keepaliveAtMs === NEVER) {
       this.#keepaliveAtMs = nowMs + KEEPALIVE_MS;
     }
+    const isUsedUp = this.#countSent(activity) >= REKEY_AFTER_MESSAGES;
     const isOld = this.#isOld(pair, nowMs, hasSent, hasReceived);
-    return isOld || activity.sentInAll >= REKEY_AFTER_MESSAGES ? this.#initiate() : [];
+    return isOld || isUsedUp ? this.#initiate() : [];
   }
 
   /** An authentic message came under the session `localIndex` for the first time. */
@@ -256,6 +258,14 @@ export class SecurePeer {
   close(): SecureEffect[] {
     this.#abandon();
     return this.#ended(this.#keypairs.end(() => true));
+  }
+
+  /** Messages of a session so far. Only one is counted, since data is sent by one at a time. */
+  #countSent({ localIndex, sent, keepalivesSent }: SessionActivity): number {
+    if (localIndex !== this.#countedIndex) this.#sentInAll = 0;
+    this.#countedIndex = localIndex;
+    this.#sentInAll += sent + keepalivesSent;
+    return this.#sentInAll;
   }
 
   #isOld(pair: Keypair, nowMs: number, hasSent: boolean, hasReceived: boolean): boolean {

@@ -162,8 +162,10 @@ test('a session is renewed when it has carried 2^60 messages, whoever began it',
   const [sim, a, b] = connected();
   sim.run(10);
   const session = b.sending.get('n0')!;
-  session.sentInAll = 2 ** 60;
-  sim.send(b, a);
+  session.sent = 2 ** 59;
+  sim.advance(1_000);
+  t.equal(sentTo(b, MESSAGE_INITIATION).length, 0);
+  session.sent = 2 ** 59;
   sim.advance(1_000);
   t.equal(sentTo(b, MESSAGE_INITIATION).length, 1);
   t.end();

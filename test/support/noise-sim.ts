@@ -27,7 +27,6 @@ interface Session {
   readonly peerId: string;
   readonly keypair: Keypair;
   isConfirmed: boolean;
-  sentInAll: number;
   sent: number;
   received: number;
   keepalivesSent: number;
@@ -141,7 +140,6 @@ export class NoiseSim {
       this.perform(from, from.channels.wantSession(to.id));
       return false;
     }
-    session.sentInAll += 1;
     if (isEmpty) session.keepalivesSent += 1;
     else session.sent += 1;
     if (this.loses(from, to, Uint8Array.of(4))) return false;
@@ -191,7 +189,7 @@ export class NoiseSim {
 }
 
 function install(node: SimNode, peerId: string, keypair: Keypair, isConfirmed: boolean): void {
-  const counts = { sentInAll: 0, sent: 0, received: 0, keepalivesSent: 0, keepalivesReceived: 0 };
+  const counts = { sent: 0, received: 0, keepalivesSent: 0, keepalivesReceived: 0 };
   const session: Session = { peerId, keypair, isConfirmed, ...counts };
   node.sessions.set(keypair.localIndex, session);
   if (isConfirmed) node.sending.set(peerId, session);
@@ -204,9 +202,9 @@ function remove(node: SimNode, peerId: string, localIndex: number): void {
 
 function takeActivities(node: SimNode): SessionActivity[] {
   const activities = Array.from(node.sessions, ([localIndex, session]) => {
-    const { sent, received, keepalivesSent, keepalivesReceived, sentInAll } = session;
+    const { sent, received, keepalivesSent, keepalivesReceived } = session;
     Object.assign(session, { sent: 0, received: 0, keepalivesSent: 0, keepalivesReceived: 0 });
-    return { localIndex, sent, received, keepalivesSent, keepalivesReceived, sentInAll };
+    return { localIndex, sent, received, keepalivesSent, keepalivesReceived };
   });
   return activities.filter(
     (a) => a.sent + a.received + a.keepalivesSent + a.keepalivesReceived > 0,
