@@ -105,7 +105,9 @@ function addCreateCommand(network: Command, cli: Cli): void {
     .option('--internal', 'Keep the network from reaching outside')
     .option('--ingress', 'Make it the network of the routing mesh')
     .addOption(repeatable('--label <name=value>', 'Metadata', label))
-    .addOption(repeatable('-o, --opt <name=value>', 'Option of the driver', pair))
+    .addOption(
+      repeatable('-o, --opt <name=value>', 'Option of the driver, such as encrypted', label),
+    )
     .action(async (name: string, options: CreateOptions) => {
       const { Id: id, Warning: warning } = await cli
         .client()

@@ -73,11 +73,12 @@ export class Coalescer {
    *
    * @param datagram - Where the first VXLAN header starts.
    * @param stride - Distance between datagrams.
-   * @param end - End of what was received.
+   * @param end - End of the last datagram.
+   * @param size - Of each but the last: less than `stride` where something lies between them.
    */
-  join(datagram: number, stride: number, end: number): void {
+  join(datagram: number, stride: number, end: number, size: number = stride): void {
     this.segments = 1;
-    const length = Math.min(stride, end - datagram);
+    const length = Math.min(size, end - datagram);
     if (datagram + stride >= end || !this.#canLead(datagram, length)) return;
     const { view } = this.#arena;
     const l4 = VXLAN_HEADER_BYTES + this.checksumStart;
@@ -87,7 +88,7 @@ export class Coalescer {
     let next = datagram + stride;
     let last = this.gsoBytes;
     while (next < end && last === this.gsoBytes && (flags & TCP_PSH) === 0) {
-      const payload = this.#matches(datagram, next, Math.min(stride, end - next), sequence);
+      const payload = this.#matches(datagram, next, Math.min(size, end - next), sequence);
       if (payload === 0) break;
       const source = next + VXLAN_HEADER_BYTES + this.headerBytes;
       this.#arena.setIovec(this.iovecs + this.segments * IOVEC_BYTES, source, payload);
@@ -242,9 +243,9 @@ export class Coalescer {
     } else if (view.getUint16(ip + 4) !== l4Bytes) return false;
     if (!this.#isTcp && view.getUint16(l4 + 4) !== l4Bytes) return false;
     const pseudo = fold16(this.#pseudo + swap16(l4Bytes));
-    if (fold16(pseudo + this.#checksum.sum16(l4, l4Bytes)) === VALID_SUM) return true;
-    // Partial, as a kernel leaves it that sends to another one through memory.
-    return view.getUint16(l4 + this.checksumOffset, true) === pseudo;
+    // Partial, as a kernel leaves it that sends to another one through memory, and as sealed segments have it.
+    if (view.getUint16(l4 + this.checksumOffset, true) === pseudo) return true;
+    return fold16(pseudo + this.#checksum.sum16(l4, l4Bytes)) === VALID_SUM;
   }
 
   #finish(frame: number, lastFlags: number): void {

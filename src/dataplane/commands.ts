@@ -1,5 +1,7 @@
 import type { Ipv4, Mac } from '../core/address.ts';
 import type { Ip, Ipv6 } from '../core/ip.ts';
+import type { Keypair } from '../noise/keypairs.ts';
+import type { SessionActivity } from '../noise/secure-peer.ts';
 import type { BackendStatus, MeshService } from '../routing-mesh/services.ts';
 import type { CaptureFilter } from './capture-taps.ts';
 
@@ -14,6 +16,8 @@ export type DataPlaneCommand =
       /** Set on a network with both families. */
       readonly subnet6?: { readonly address: Ipv6; readonly prefix: number };
       readonly gateway6?: Ipv6;
+      /** Nothing of it leaves or enters this node unsealed. */
+      readonly encrypted?: boolean;
     }
   /** Forgets a network and its endpoints. Its ports must have been removed. */
   | { readonly kind: 'removeNetwork'; readonly vni: number }
@@ -86,7 +90,41 @@ export type DataPlaneCommand =
       readonly filter: CaptureFilter;
       readonly ring: SharedArrayBuffer;
     }
-  | { readonly kind: 'clearCapture'; readonly id: number };
+  | { readonly kind: 'clearCapture'; readonly id: number }
+  | SecureCommand;
+
+/** What the control thread says about encrypted channels: the effects of src/noise that are the data plane's. */
+export type SecureCommand =
+  /** Accepts messages of a session; sends by it at once, or from the first authentic one on. */
+  | {
+      readonly kind: 'installSession';
+      readonly vtep: Ip;
+      /** Where its messages go. */
+      readonly address: Ip;
+      readonly port: number;
+      readonly keypair: Keypair;
+      /** Of SESSION_LANES_MAX replay windows, all zeros; over shared memory. */
+      readonly replayWords: Int32Array;
+      readonly isConfirmed: boolean;
+    }
+  /** Ends a session. */
+  | { readonly kind: 'removeSession'; readonly localIndex: number }
+  /** Sends an empty message by the session with a VTEP, if there is one. */
+  | { readonly kind: 'sendKeepalive'; readonly vtep: Ip }
+  /** Sends messages of a VTEP's sessions to another address. */
+  | {
+      readonly kind: 'movePeer';
+      readonly vtep: Ip;
+      readonly address: Ip;
+      readonly port: number;
+    }
+  /** Sends a datagram from the VXLAN port. */
+  | {
+      readonly kind: 'sendDatagram';
+      readonly to: Ip;
+      readonly port: number;
+      readonly bytes: Uint8Array;
+    };
 
 /** One request to the packet thread. Commands of a batch are applied together, between packets. */
 export type DataPlaneRequest =
@@ -110,6 +148,8 @@ export interface DataPlaneStatus {
     readonly backends: readonly BackendStatus[];
   }[];
   readonly flows: { readonly tcp: number; readonly udp: number; readonly icmp: number };
+  /** What seals and opens data messages. */
+  readonly aead: string;
 }
 
 /** What the packet thread says. */
@@ -118,7 +158,8 @@ export type DataPlaneEvent =
   | { readonly kind: 'refused'; readonly sequence: number; readonly message: string }
   /** The TAP behind a port is gone, for instance because its namespace was deleted. */
   | { readonly kind: 'portGone'; readonly id: number }
-  | PathEvent;
+  | PathEvent
+  | SecureEvent;
 
 /** What the packet thread learns about a path. */
 export type PathEvent =
@@ -139,6 +180,24 @@ export type PathEvent =
       /** The largest packet that the kernel would send there, if it says so. */
       readonly limitBytes?: number;
     };
+
+/** What the packet thread says about encrypted channels. */
+export type SecureEvent =
+  /** A handshake message came to the VXLAN port. */
+  | {
+      readonly kind: 'handshake';
+      readonly address: Ip;
+      readonly port: number;
+      readonly bytes: Uint8Array;
+    }
+  /** There is something for, or from, a VTEP that there is no session with. */
+  | { readonly kind: 'needSession'; readonly vtep: Ip }
+  /** The first authentic message came under a session that was not confirmed. */
+  | { readonly kind: 'sessionConfirmed'; readonly localIndex: number }
+  /** Authentic messages of a session come from this address. */
+  | { readonly kind: 'peerMoved'; readonly localIndex: number; readonly address: Ip }
+  /** What sessions carried in the last second; those that were silent are left out. */
+  | { readonly kind: 'sessionActivity'; readonly sessions: readonly SessionActivity[] };
 
 /** What a packet thread is started with. */
 export interface DataPlaneWorkerData {

@@ -31,6 +31,14 @@ export const DROP_REASONS = [
   'not-local',
   'send-failed',
   'too-big',
+  // encrypted networks
+  'no-session',
+  'queue-full',
+  'not-encrypted',
+  'unknown-session',
+  'bad-auth',
+  'replay',
+  'handshake-flood',
   // ports
   'port-down',
   'port-write-failed',

@@ -12,6 +12,7 @@ import type {
   DataPlaneStatus,
   DataPlaneWorkerData,
   PathEvent,
+  SecureEvent,
 } from './commands.ts';
 import { Counters } from './counters.ts';
 import { PeerCounters } from './peer-counters.ts';
@@ -35,6 +36,8 @@ export interface DataPlaneOptions {
   readonly onPortGone: (portId: number) => void;
   /** Told what the packet thread learns about paths to other nodes. */
   readonly onPath: (event: PathEvent) => void;
+  /** Told what the packet thread says about encrypted channels. */
+  readonly onSecureEvent: (event: SecureEvent) => void;
   /** Told when the packet thread has died: a bug, after which nothing works. */
   readonly onFailure: (error: Error) => void;
 }
@@ -193,6 +196,10 @@ export class DataPlane {
     }
     if (event.kind === 'probeReply' || event.kind === 'pathTooBig') {
       this.#options.onPath(event);
+      return;
+    }
+    if (event.kind !== 'done' && event.kind !== 'refused') {
+      this.#options.onSecureEvent(event);
       return;
     }
     const waiting = this.#waiting.get(event.sequence);

@@ -16,7 +16,9 @@ import {
 import type { Arena } from '../io/linux/arena.ts';
 import type { DatagramQueue } from '../io/linux/datagram-queue.ts';
 import { EINVAL, EMSGSIZE } from '../io/linux/ffi.ts';
+import { UDP_PAYLOAD_BYTES_MAX } from '../io/linux/udp-socket.ts';
 import { type Destination, VxlanSender } from '../io/linux/vxlan-socket.ts';
+import { DATA_HEADER_BYTES, DATA_OVERHEAD_BYTES } from '../noise/messages.ts';
 import {
   fragmentPayloadBytes,
   mustNotFragment,
@@ -28,13 +30,24 @@ import { VXLAN_HEADER_BYTES, writeVxlanHeader } from '../vxlan/header.ts';
 import { type CaptureTaps, CROSSING_PEER_OUT } from './capture-taps.ts';
 import { type Counters, dropIndex, trafficIndex } from './counters.ts';
 import { GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, type Offload } from './offload.ts';
+import { TCP_CHECKSUM_OFFSET, UDP_CHECKSUM_OFFSET } from './partial-checksum.ts';
 import { peerCounterIndex } from './peer-counters.ts';
-import type { Peer } from './peers.ts';
+import type { Peer, PeerPlace } from './peers.ts';
+import type { SecureSession } from './secure-session.ts';
+import type { SecureSessions } from './secure-sessions.ts';
 
 /** Room for one segment's headers: VXLAN 8, Ethernet 14, IP with options or extensions, TCP 60. */
 const HEADER_SLOT_BYTES = 256;
 /** Segments whose headers wait at most. */
 const HEADER_SLOTS = 256;
+/** Sealed messages that wait at most: a superframe with all that its segments add, and some more. */
+const SEALED_BYTES = 128 * 1024;
+/** What fits a datagram sealed. */
+const PLAINTEXT_BYTES_MAX = UDP_PAYLOAD_BYTES_MAX - DATA_OVERHEAD_BYTES;
+/** The largest frame: 64 KiB of IP in Ethernet with a VLAN tag. */
+const FRAME_BYTES_MAX = 65_535 + 18;
+/** In front of frames: Ethernet is 2 off, so that IP is aligned. */
+const FRAME_OFFSET = 2;
 /** Source ports in use: entropy for the underlay's hashing, few enough for long GRO runs. */
 const SENDING_SOCKETS = 4;
 /** TCP flags that belong to the last segment of a superframe only. */
@@ -58,11 +71,28 @@ const PEER_DROPS_OUT = peerCounterIndex('drops-out');
 const SEND_FAILED = dropIndex('send-failed');
 const BAD_OFFLOAD = dropIndex('bad-offload');
 const UNKNOWN_VTEP = dropIndex('unknown-vtep');
+const TOO_BIG = dropIndex('too-big');
+
+/** What {@link Egress} works with. */
+export interface EgressDeps {
+  readonly arena: Arena;
+  readonly checksum: ChecksumKernel;
+  readonly counters: Counters;
+  readonly taps: CaptureTaps;
+  /** Source of all that leaves; its family is the underlay's. */
+  readonly vtepAddress: Ip;
+  readonly secure: SecureSessions;
+  /** Told when the kernel refuses a datagram as too large for its path. */
+  readonly onTooBig?: (destination: Destination) => void;
+}
 
 /**
  * Sends frames to VTEPs. A superframe is cut by writing headers only: its payload leaves from where it
  * lies, by iovec. Frames and segments wait in queues until {@link Egress.flush}, so that those of one
  * size to one VTEP leave together.
+ *
+ * What is of an encrypted network is copied behind its headers and sealed there. This is the one way by
+ * which frames leave, and without a session none of such a network does.
  */
 export class Egress {
   readonly #arena: Arena;
@@ -70,48 +100,54 @@ export class Egress {
   readonly #counters: Counters;
   readonly #taps: CaptureTaps;
   readonly #sender: VxlanSender;
+  readonly #secure: SecureSessions;
   readonly #slots: number;
   #usedSlots = 0;
-  // The segments being cut: fields, so that nothing is allocated or passed along per packet.
+  /** Where sealed messages are, and how many bytes of it wait. */
+  readonly #sealed: number;
+  #sealedBytes = 0;
+  /** A frame that has waited for its session, and where it is put. */
+  readonly #resumed = new Packet();
+  readonly #resumedFrame: number;
+  // Of the frame being sent: fields, so that nothing is allocated or passed along per packet.
+  #session: SecureSession | undefined;
+  #mtuBytes = 0;
+  // The segments being cut.
   #headerBytes = 0;
   #ipBase = 0;
   #l4Base = 0;
+  /** Whether checksums are left partial: the pseudo-header's sum, whose base is then `#l4Base`. */
+  #isPartial = false;
   /** One datagram of a UDP superframe. */
   readonly #datagram = new Packet();
 
-  /**
-   * @param vtepAddress - Source of all that leaves; its family is the underlay's.
-   * @param onTooBig - Told when the kernel refuses a datagram as too large for its path.
-   */
-  constructor(
-    arena: Arena,
-    checksum: ChecksumKernel,
-    counters: Counters,
-    taps: CaptureTaps,
-    vtepAddress: Ip,
-    onTooBig: (destination: Destination) => void = () => {},
-  ) {
+  constructor(deps: EgressDeps) {
+    const { arena, checksum, counters, taps, vtepAddress, secure, onTooBig } = deps;
     this.#arena = arena;
     this.#checksum = checksum;
     this.#counters = counters;
     this.#taps = taps;
-    // All destinations are peers: nothing else is queued here.
+    this.#secure = secure;
+    // All destinations are peers, or places where peers are: nothing else is queued here.
     this.#sender = new VxlanSender(
       arena,
       vtepAddress,
       SENDING_SOCKETS,
       (destination, datagrams, error) => {
         counters.dropMany(SEND_FAILED, datagrams);
-        (destination as Peer).count(PEER_DROPS_OUT, datagrams);
+        (destination as Peer | PeerPlace).count(PEER_DROPS_OUT, datagrams);
         // Before Linux 6.14 a run of datagrams that are too large is refused as invalid.
-        if (error === EMSGSIZE || (error === EINVAL && datagrams > 1)) onTooBig(destination);
+        if (error === EMSGSIZE || (error === EINVAL && datagrams > 1)) onTooBig?.(destination);
       },
       (destination, datagrams, bytes) => {
-        (destination as Peer).count(PEER_DATAGRAMS_OUT, datagrams);
-        (destination as Peer).count(PEER_BYTES_OUT, bytes);
+        (destination as Peer | PeerPlace).count(PEER_DATAGRAMS_OUT, datagrams);
+        (destination as Peer | PeerPlace).count(PEER_BYTES_OUT, bytes);
       },
     );
     this.#slots = arena.allocate(HEADER_SLOT_BYTES * HEADER_SLOTS);
+    this.#sealed = arena.allocate(FRAME_OFFSET + SEALED_BYTES) + FRAME_OFFSET;
+    const headroom = FRAME_OFFSET + VXLAN_HEADER_BYTES;
+    this.#resumedFrame = arena.allocate(headroom + FRAME_BYTES_MAX) + headroom;
   }
 
   /**
@@ -130,9 +166,16 @@ export class Egress {
       this.#counters.drop(UNKNOWN_VTEP);
       return 0;
     }
+    const isEncrypted = this.#secure.encryptedVnis.has(vni);
+    if (isEncrypted && peer.session === undefined) {
+      this.#secure.hold(peer, packet.start, packet.length, offload, vni);
+      return 0;
+    }
+    this.#session = isEncrypted ? peer.session : undefined;
+    this.#mtuBytes = peer.innerMtuBytes - (isEncrypted ? DATA_OVERHEAD_BYTES : 0);
     const { view } = this.#arena;
     const queue = this.#sender.queue(this.#flowEntropy(packet));
-    const mtuBytes = peer.innerMtuBytes;
+    const mtuBytes = this.#mtuBytes;
     writeVxlanHeader(view, packet.start - VXLAN_HEADER_BYTES, vni);
     if ((packet.tcpFlags & TCP_SYN) !== 0) clampMss(view, packet, mtuBytes, offload.needsChecksum);
     if (this.#taps.active) {
@@ -156,10 +199,33 @@ export class Egress {
     return 0;
   }
 
+  /** Sends the frames that have waited for a session with `peer`, as far as they are not too old. */
+  sendWaiting(peer: Peer): void {
+    const { waiting } = peer;
+    if (waiting === undefined || peer.session === undefined) return;
+    const { bytes, view } = this.#arena;
+    for (let frame = waiting.take(); frame !== undefined; frame = waiting.take()) {
+      bytes.set(frame.bytes, this.#resumedFrame);
+      parseFrame(view, this.#resumedFrame, frame.bytes.length, this.#resumed);
+      const mtuBytes = this.send(this.#resumed, frame.offload, frame.vni, peer);
+      if (mtuBytes !== 0) this.#counters.drop(TOO_BIG); // its sender hears of it next time
+      this.flush();
+    }
+  }
+
+  /** Sends an empty message by the session with `peer`, if there is one. */
+  sendKeepalive(peer: Peer): void {
+    this.#session = peer.session;
+    if (this.#session === undefined) return;
+    this.#seal(peer, this.#sender.queue(0), this.#takeMessage(0), 0);
+    this.flush();
+  }
+
   /** Hands all that waits to the kernel. Frames that were queued may then be overwritten. */
   flush(): void {
     this.#sender.flush();
     this.#usedSlots = 0;
+    this.#sealedBytes = 0;
     const { queues } = this.#sender;
     for (let index = 0; index < queues.length; index += 1) {
       const queue = queues[index] as DatagramQueue;
@@ -179,18 +245,57 @@ export class Egress {
 
   #sendWhole(packet: Packet, offload: Offload, peer: Peer, queue: DatagramQueue): void {
     if (offload.needsChecksum && !this.#completeChecksum(packet, offload)) return;
-    queue.add(peer, packet.start - VXLAN_HEADER_BYTES, VXLAN_HEADER_BYTES + packet.length);
+    this.#add(packet, peer, queue);
+  }
+
+  /** Queues the frame with its VXLAN header, as it lies there or sealed. */
+  #add(packet: Packet, peer: Peer, queue: DatagramQueue): void {
+    const start = packet.start - VXLAN_HEADER_BYTES;
+    const bytes = VXLAN_HEADER_BYTES + packet.length;
+    if (this.#session === undefined) {
+      queue.add(peer, start, bytes);
+      return;
+    }
+    if (bytes > PLAINTEXT_BYTES_MAX) {
+      this.#counters.drop(SEND_FAILED);
+      return;
+    }
+    const message = this.#takeMessage(bytes);
+    this.#arena.bytes.copyWithin(message + DATA_HEADER_BYTES, start, start + bytes);
+    this.#seal(peer, queue, message, bytes);
+  }
+
+  /** Queues a datagram whose headers are in a slot of {@link Egress.#takeSlot} and whose payload is not. */
+  #addPieces(
+    peer: Peer,
+    queue: DatagramQueue,
+    slot: number,
+    headerBytes: number,
+    payload: number,
+    bytes: number,
+  ): void {
+    if (this.#session === undefined) {
+      queue.addTwo(peer, slot, headerBytes, payload, bytes);
+      return;
+    }
+    this.#arena.bytes.copyWithin(slot + headerBytes, payload, payload + bytes);
+    this.#seal(peer, queue, slot - DATA_HEADER_BYTES, headerBytes + bytes);
+  }
+
+  #seal(peer: Peer, queue: DatagramQueue, message: number, plaintextBytes: number): void {
+    this.#session?.seal(message, plaintextBytes);
+    queue.add(peer.sealedTo ?? peer, message, plaintextBytes + DATA_OVERHEAD_BYTES);
   }
 
   /** Sends a packet that is larger than the path carries, if its sender lets us. */
   #sendTooLong(packet: Packet, offload: Offload, peer: Peer, queue: DatagramQueue): number {
-    const { innerMtuBytes } = peer;
+    const mtuBytes = this.#mtuBytes;
     if (mayBeCut(packet)) {
       const headerBytes = packet.l4Start + packet.l4HeaderBytes - packet.ipStart;
-      this.#sendSegments(packet, innerMtuBytes - headerBytes, peer, queue);
+      this.#sendSegments(packet, mtuBytes - headerBytes, peer, queue);
       return 0;
     }
-    const answer = this.#refusal(packet, packet.length - ETHERNET_HEADER_BYTES, innerMtuBytes);
+    const answer = this.#refusal(packet, packet.length - ETHERNET_HEADER_BYTES, mtuBytes);
     if (answer !== 0) return answer;
     if (offload.needsChecksum && !this.#completeChecksum(packet, offload)) return 0;
     this.#sendInParts(packet, peer, queue);
@@ -216,22 +321,23 @@ export class Egress {
       return;
     }
     const { fragmenting } = this.#sender;
-    fragmenting.add(peer, packet.start - VXLAN_HEADER_BYTES, VXLAN_HEADER_BYTES + packet.length);
+    this.#add(packet, peer, fragmenting);
     fragmenting.flush();
   }
 
   #sendFragments(packet: Packet, peer: Peer, queue: DatagramQueue): void {
     const { view } = this.#arena;
-    const room = fragmentPayloadBytes(packet, peer.innerMtuBytes);
+    const room = fragmentPayloadBytes(packet, this.#mtuBytes);
     const payload = packet.ipStart + packet.ipHeaderBytes;
     const payloadBytes = packet.ipTotalBytes - packet.ipHeaderBytes;
+    const headerBytes = VXLAN_HEADER_BYTES + payload - packet.start;
     for (let done = 0; done < payloadBytes; done += room) {
       const bytes = Math.min(room, payloadBytes - done);
-      const slot = this.#takeSlot();
+      const slot = this.#takeSlot(headerBytes + bytes);
       copyWords(view, packet.start - VXLAN_HEADER_BYTES, slot, VXLAN_HEADER_BYTES);
       const frame = slot + VXLAN_HEADER_BYTES;
-      const headerBytes = writeIpv4FragmentHeaders(view, frame, packet, done, bytes);
-      queue.addTwo(peer, slot, VXLAN_HEADER_BYTES + headerBytes, payload + done, bytes);
+      writeIpv4FragmentHeaders(view, frame, packet, done, bytes);
+      this.#addPieces(peer, queue, slot, headerBytes, payload + done, bytes);
     }
   }
 
@@ -244,16 +350,17 @@ export class Egress {
     const { view, bytes } = this.#arena;
     const headerBytes = packet.l4Start + packet.l4HeaderBytes - packet.start;
     const ipBytes = headerBytes - ETHERNET_HEADER_BYTES + gsoBytes;
-    const answer = this.#refusal(packet, ipBytes, peer.innerMtuBytes);
+    const answer = this.#refusal(packet, ipBytes, this.#mtuBytes);
     if (answer !== 0) return answer;
     const payload = packet.start + headerBytes;
     const payloadBytes = ETHERNET_HEADER_BYTES + packet.ipTotalBytes - headerBytes;
     this.#headerBytes = VXLAN_HEADER_BYTES + headerBytes;
+    this.#isPartial = false;
     this.#sumHeaders(packet);
     let index = 0;
     for (let done = 0; done < payloadBytes; done += gsoBytes) {
       this.flush();
-      const slot = this.#takeSlot();
+      const slot = this.#takeHeaderSlot();
       const length = Math.min(gsoBytes, payloadBytes - done);
       this.#writeHeaders(packet, slot, index, done, length, done + length === payloadBytes);
       const datagram = payload + done - this.#headerBytes;
@@ -285,18 +392,35 @@ export class Egress {
     const payload = packet.start + headerBytes;
     const payloadBytes = ETHERNET_HEADER_BYTES + packet.ipTotalBytes - headerBytes;
     this.#headerBytes = VXLAN_HEADER_BYTES + headerBytes;
+    // Between seals nothing can be damaged: who opens them marks the frame, and no sum is needed.
+    this.#isPartial = this.#session !== undefined && packet.etherType === ETHERTYPE_IPV4;
     this.#sumHeaders(packet);
     let done = 0;
     for (let index = 0; done < payloadBytes; index += 1) {
       const bytes = Math.min(gsoBytes, payloadBytes - done);
-      const slot = this.#takeSlot();
+      const slot = this.#takeSlot(this.#headerBytes + bytes);
       this.#writeHeaders(packet, slot, index, done, bytes, done + bytes === payloadBytes);
-      queue.addTwo(peer, slot, this.#headerBytes, payload + done, bytes);
+      this.#addPieces(peer, queue, slot, this.#headerBytes, payload + done, bytes);
       done += bytes;
     }
   }
 
-  #takeSlot(): number {
+  /** Room for a datagram's headers: where it is sealed, in front of room for the rest of it. */
+  #takeSlot(datagramBytes: number): number {
+    if (this.#session === undefined) return this.#takeHeaderSlot();
+    return this.#takeMessage(datagramBytes) + DATA_HEADER_BYTES;
+  }
+
+  /** Room for a sealed message, right behind the last one: a run of them is one piece of memory. */
+  #takeMessage(plaintextBytes: number): number {
+    const bytes = plaintextBytes + DATA_OVERHEAD_BYTES;
+    if (this.#sealedBytes + bytes > SEALED_BYTES) this.flush();
+    const message = this.#sealed + this.#sealedBytes;
+    this.#sealedBytes += bytes;
+    return message;
+  }
+
+  #takeHeaderSlot(): number {
     if (this.#usedSlots === HEADER_SLOTS) this.flush();
     return this.#slots + this.#usedSlots++ * HEADER_SLOT_BYTES;
   }
@@ -322,9 +446,9 @@ export class Egress {
     const addresses = isIpv4
       ? this.#checksum.sum16(ipStart + IPV4_ADDRESSES_AT, IPV4_ADDRESSES_BYTES)
       : this.#checksum.sum16(ipStart + IPV6_ADDRESSES_AT, IPV6_ADDRESSES_BYTES);
-    this.#l4Base =
-      addresses +
-      swap16(protocol) +
+    this.#l4Base = addresses + swap16(protocol);
+    if (this.#isPartial) return;
+    this.#l4Base +=
       this.#checksum.sum16(l4Start, 4) +
       this.#checksum.sum16(l4Start + skipped, l4HeaderBytes - skipped);
   }
@@ -345,8 +469,12 @@ export class Egress {
     const l4 = slot + packet.l4Start - from;
     const l4Bytes = packet.l4HeaderBytes + bytes;
     this.#writeIpLength(packet, ip, index, l4 - ip + l4Bytes);
-    const payload = packet.l4Start + packet.l4HeaderBytes + done;
-    let sum = this.#l4Base + swap16(l4Bytes) + this.#checksum.sum16(payload, bytes);
+    let sum = this.#l4Base + swap16(l4Bytes);
+    if (this.#isPartial) {
+      this.#writePartial(packet, l4, l4Bytes, done, last, fold16(sum));
+      return;
+    }
+    sum += this.#checksum.sum16(packet.l4Start + packet.l4HeaderBytes + done, bytes);
     if (packet.protocol === PROTO_UDP) {
       view.setUint16(l4 + 4, l4Bytes);
       sum += swap16(l4Bytes);
@@ -361,6 +489,26 @@ export class Egress {
       sum += (packet.tcpFlags & LAST_SEGMENT_FLAGS) << 8; // the flags are a word's second byte
     }
     view.setUint16(l4 + 16, ~fold16(sum) & 0xffff, true);
+  }
+
+  /** Writes what differs in a transport header whose checksum holds the pseudo-header's `sum`. */
+  #writePartial(
+    packet: Packet,
+    l4: number,
+    l4Bytes: number,
+    done: number,
+    last: boolean,
+    sum: number,
+  ): void {
+    const { view } = this.#arena;
+    if (packet.protocol === PROTO_UDP) {
+      view.setUint16(l4 + 4, l4Bytes);
+      view.setUint16(l4 + UDP_CHECKSUM_OFFSET, sum, true);
+      return;
+    }
+    view.setInt32(l4 + 4, (view.getInt32(packet.l4Start + 4) + done) | 0);
+    if (last) view.setUint8(l4 + 13, packet.tcpFlags);
+    view.setUint16(l4 + TCP_CHECKSUM_OFFSET, sum, true);
   }
 
   /** Writes what differs in the IP header of segment `index`, which has `ipBytes` in all. */

@@ -3,6 +3,13 @@ import { PROTO_TCP, TCP_SYN } from '../core/packet.ts';
 import type { Arena } from '../io/linux/arena.ts';
 import { VNET_HEADER_BYTES } from '../io/linux/tap.ts';
 import type { VxlanReceiver } from '../io/linux/vxlan-socket.ts';
+import {
+  DATA_HEADER_BYTES,
+  DATA_OVERHEAD_BYTES,
+  MESSAGE_COOKIE_REPLY,
+  MESSAGE_DATA,
+  MESSAGE_INITIATION,
+} from '../noise/messages.ts';
 import { clampMss } from '../routing-mesh/mss-clamp.ts';
 import { NOT_VXLAN, readVxlanVni, VXLAN_HEADER_BYTES } from '../vxlan/header.ts';
 import { type CaptureTaps, CROSSING_PEER_IN } from './capture-taps.ts';
@@ -20,6 +27,8 @@ import { peerCounterIndex } from './peer-counters.ts';
 import type { Peer, Peers } from './peers.ts';
 import type { Port } from './port.ts';
 import type { PortWriter } from './port-writer.ts';
+import { OPEN_REPLAYED, type SecureSession } from './secure-session.ts';
+import type { SecureSessions } from './secure-sessions.ts';
 import type { Switch } from './switch.ts';
 
 const RECEIVES = trafficIndex('underlay-receives');
@@ -32,6 +41,10 @@ const UNKNOWN_VTEP = dropIndex('unknown-vtep');
 const NOT_VXLAN_DROP = dropIndex('not-vxlan');
 const UNKNOWN_VNI = dropIndex('unknown-vni');
 const TOO_BIG = dropIndex('too-big');
+const NOT_ENCRYPTED = dropIndex('not-encrypted');
+const UNKNOWN_SESSION = dropIndex('unknown-session');
+const BAD_AUTH = dropIndex('bad-auth');
+const REPLAY = dropIndex('replay');
 const NOTHING_TO_OFFLOAD = new Offload();
 
 /** What {@link Ingress} works with. */
@@ -47,12 +60,15 @@ export interface IngressDeps {
   /** Only members among them are listened to. */
   readonly peers: Peers;
   readonly probes: PathProbes;
+  readonly secure: SecureSessions;
 }
 
 /** Takes what the underlay brings, checks it, joins segments, and hands it to the ports. */
 export class Ingress {
   readonly #deps: IngressDeps;
   readonly #coalescer: Coalescer;
+  /** 1 if the last run of data messages ended with one that was dropped. */
+  #refused = 0;
 
   constructor(deps: IngressDeps) {
     this.#deps = deps;
@@ -71,30 +87,155 @@ export class Ingress {
     if (received < 0) return false;
     const stride = Math.max(1, receiver.segmentBytes);
     counters.add(RECEIVES, 1);
-    const datagrams = Math.max(1, Math.ceil(received / stride)); // one may be empty
-    counters.add(DATAGRAMS_IN, datagrams);
+    counters.add(DATAGRAMS_IN, Math.max(1, Math.ceil(received / stride))); // one may be empty
     counters.add(BYTES_IN, received);
-    const peer = this.#deps.peers.find(receiver.source);
-    if (peer?.isKnown !== true) {
-      counters.drop(UNKNOWN_VTEP);
-      return true;
-    }
-    peer.count(PEER_DATAGRAMS_IN, datagrams);
-    peer.count(PEER_BYTES_IN, received);
-    this.#deps.decide.origin.vtep.copy(peer.words);
-    this.#deps.decide.origin.vtepPort = peer.port;
     const end = receiver.buffer + received;
     let at = receiver.buffer;
-    do at += stride * this.#handle(peer, at, stride, end, nowMs);
+    do at += stride * this.#take(at, stride, end, nowMs);
     while (at < end);
     this.#deps.egress.flush();
     return true;
   }
 
-  /** Handles the datagram at `at` and those joined to it; returns how many that were. */
-  #handle(peer: Peer, at: number, stride: number, end: number, nowMs: number): number {
-    const { arena, counters, decide, probes } = this.#deps;
+  /** Handles the datagram at `at`, with what follows it and is of its kind; returns how many that were. */
+  #take(at: number, stride: number, end: number, nowMs: number): number {
+    const { arena } = this.#deps;
     const length = Math.min(stride, end - at);
+    const kind = length === 0 ? 0 : arena.view.getUint8(at);
+    if (kind === MESSAGE_DATA) return this.#takeSealed(at, stride, end, nowMs);
+    if (kind >= MESSAGE_INITIATION && kind <= MESSAGE_COOKIE_REPLY) {
+      this.#deps.secure.handshake(at, length, this.#deps.receiver);
+      return 1;
+    }
+    return this.#takePlain(at, stride, end, nowMs);
+  }
+
+  /** VXLAN as it is: only from members, and not for encrypted networks. */
+  #takePlain(at: number, stride: number, end: number, nowMs: number): number {
+    const { arena, counters, secure } = this.#deps;
+    const peer = this.#sender();
+    if (peer?.isKnown !== true) {
+      counters.drop(UNKNOWN_VTEP);
+      return 1;
+    }
+    const vni = readVxlanVni(arena.view, at, Math.min(stride, end - at));
+    if (secure.encryptedVnis.has(vni)) {
+      counters.drop(NOT_ENCRYPTED);
+      peer.count(PEER_DROPS_IN, 1);
+      return 1;
+    }
+    const taken = this.#handle(peer, at, stride, end, stride, nowMs);
+    this.#count(peer, taken, Math.min(taken * stride, end - at));
+    return taken;
+  }
+
+  #count(peer: Peer, datagrams: number, bytes: number): void {
+    peer.count(PEER_DATAGRAMS_IN, datagrams);
+    peer.count(PEER_BYTES_IN, bytes);
+  }
+
+  /**
+   * Data messages of one session, back to back: all are opened, then handled as VXLAN with gaps. The sender is
+   * whoever has the keys, wherever it sends from.
+   */
+  #takeSealed(at: number, stride: number, end: number, nowMs: number): number {
+    const { arena, counters, secure } = this.#deps;
+    const length = Math.min(stride, end - at);
+    if (length < DATA_OVERHEAD_BYTES) {
+      counters.drop(BAD_AUTH);
+      return 1;
+    }
+    const session = secure.find(arena.view.getInt32(at + 4, true));
+    if (session === undefined) {
+      counters.drop(UNKNOWN_SESSION);
+      const peer = this.#sender();
+      if (peer?.isKnown === true) secure.want(peer);
+      return 1;
+    }
+    const opened = this.#openRun(session, at, stride, end);
+    if (opened > 0) {
+      this.#authenticated(session);
+      const runEnd = Math.min(end, at + opened * stride);
+      this.#count(session.peer, opened, runEnd - at);
+      this.#handleOpened(session.peer, at, stride, runEnd, nowMs);
+    }
+    return opened + this.#refused;
+  }
+
+  /**
+   * Opens data messages of `session` as long as they are authentic and new. The one that is not is dropped
+   * and noted: it cannot be opened a second time.
+   *
+   * @returns how many were opened
+   */
+  #openRun(session: SecureSession, start: number, stride: number, end: number): number {
+    let opened = 0;
+    this.#refused = 0;
+    for (let at = start; at < end; at += stride) {
+      const bytes = Math.min(stride, end - at);
+      if (at !== start && !this.#continues(session, at, bytes)) return opened;
+      const length = session.open(at, bytes);
+      if (length < 0) {
+        this.#deps.counters.drop(length === OPEN_REPLAYED ? REPLAY : BAD_AUTH);
+        session.peer.count(PEER_DROPS_IN, 1);
+        this.#refused = 1;
+        return opened;
+      }
+      opened += 1;
+    }
+    return opened;
+  }
+
+  /** Whether the datagram at `at` is one more data message of `session`, and not an empty one. */
+  #continues(session: SecureSession, at: number, bytes: number): boolean {
+    const { view } = this.#deps.arena;
+    return (
+      bytes > DATA_OVERHEAD_BYTES &&
+      view.getUint8(at) === MESSAGE_DATA &&
+      view.getInt32(at + 4, true) === session.localIndex
+    );
+  }
+
+  /** The owner of `session` was heard, from where the last receive came from. */
+  #authenticated(session: SecureSession): void {
+    const { egress, receiver, secure } = this.#deps;
+    if (!session.isConfirmed) {
+      secure.confirm(session);
+      egress.sendWaiting(session.peer);
+    }
+    secure.heardFrom(session, receiver);
+  }
+
+  /** Handles what data messages held: VXLAN packets with a tag and a header between them. */
+  #handleOpened(peer: Peer, start: number, stride: number, runEnd: number, nowMs: number): void {
+    const end = runEnd - (DATA_OVERHEAD_BYTES - DATA_HEADER_BYTES);
+    const size = stride - DATA_OVERHEAD_BYTES;
+    let at = start + DATA_HEADER_BYTES;
+    while (at < end) at += stride * this.#handle(peer, at, stride, end, size, nowMs);
+  }
+
+  /** The VTEP that the last receive came from. */
+  #sender(): Peer | undefined {
+    return this.#deps.peers.find(this.#deps.receiver.source);
+  }
+
+  /**
+   * Handles the VXLAN packet at `at` and those joined to it; returns how many that were.
+   *
+   * @param stride - Distance between packets.
+   * @param end - End of the last one.
+   * @param size - Of each but the last.
+   */
+  #handle(
+    peer: Peer,
+    at: number,
+    stride: number,
+    end: number,
+    size: number,
+    nowMs: number,
+  ): number {
+    const { arena, counters, decide, probes, secure } = this.#deps;
+    const length = Math.min(size, end - at);
     const vni = readVxlanVni(arena.view, at, length);
     const network = decide.networks.get(vni);
     if (network === undefined) {
@@ -103,8 +244,10 @@ export class Ingress {
       peer.count(PEER_DROPS_IN, 1);
       return 1;
     }
+    decide.origin.vtep.copy(peer.words);
+    decide.origin.vtepPort = peer.port;
     const joined = this.#coalescer;
-    joined.join(at, stride, end);
+    joined.join(at, stride, end, size);
     const isSuperframe = joined.segments > 1;
     const frame = at + VXLAN_HEADER_BYTES;
     const frameBytes = isSuperframe
@@ -123,7 +266,9 @@ export class Ingress {
       // What a peer's end announces is the size of what this one will send there.
       const { packet } = decide;
       if ((packet.tcpFlags & TCP_SYN) !== 0) {
-        clampMss(arena.view, packet, peer.innerMtuBytes, partialStart !== 0);
+        const isEncrypted = secure.encryptedVnis.has(vni);
+        const mtuBytes = peer.innerMtuBytes - (isEncrypted ? DATA_OVERHEAD_BYTES : 0);
+        clampMss(arena.view, packet, mtuBytes, partialStart !== 0);
       }
       if (isSuperframe) this.#writeSuperframe(decision.port, frame, frameBytes);
       else this.#writeFrame(decision.port, frame, frameBytes, partialStart);

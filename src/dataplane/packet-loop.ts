@@ -1,7 +1,10 @@
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import type { Clock } from '../core/capabilities.ts';
 import { loadChecksumKernel } from '../core/checksum.ts';
+import { isIpv6 } from '../core/ip.ts';
+import { aeadProviders, chooseAead } from '../io/aead/choose.ts';
 import { Arena } from '../io/linux/arena.ts';
+import { DatagramQueue } from '../io/linux/datagram-queue.ts';
 import { clearWakeUp, Epoll } from '../io/linux/epoll.ts';
 import { EAGAIN, errno, readAt } from '../io/linux/ffi.ts';
 import { mapFile } from '../io/linux/mapped-file.ts';
@@ -21,11 +24,13 @@ import { PeerCounters } from './peer-counters.ts';
 import { Peers } from './peers.ts';
 import type { Port } from './port.ts';
 import { PortWriter } from './port-writer.ts';
+import { isSecureCommand, SecureControl } from './secure-control.ts';
+import { SecureSessions } from './secure-sessions.ts';
 import { ANSWER_BYTES_MAX, Switch } from './switch.ts';
 import { Tables } from './tables.ts';
 
 /** Everything in the arena, with room to spare. */
-const ARENA_BYTES = 1024 * 1024;
+const ARENA_BYTES = 1280 * 1024;
 /** The largest frame of a TAP: virtio-net header, Ethernet with a VLAN tag, 64 KiB of IP. */
 const READ_BYTES = VNET_HEADER_BYTES + 18 + 65_535;
 /** Bytes of frames that wait in the queues of {@link Egress}: one superframe, or many small frames. */
@@ -56,6 +61,7 @@ const BYTES_IN = trafficIndex('port-bytes-in');
 const WAKEUPS = trafficIndex('wakeups');
 const EVICTED = trafficIndex('flows-evicted');
 const RUNT = dropIndex('runt');
+const SEND_FAILED = dropIndex('send-failed');
 
 /**
  * The packet thread: blocks in `epoll_wait`, reads TAPs and the underlay socket, decides, writes.
@@ -76,6 +82,8 @@ export class PacketLoop {
   readonly #switch: Switch;
   readonly #mesh: Mesh;
   readonly #tables: Tables;
+  readonly #secure: SecureSessions;
+  readonly #secureControl: SecureControl;
   readonly #offload = new Offload();
   /** Where frames of TAPs are read to, and where the next one is: those before it wait to be sent. */
   readonly #frames: number;
@@ -93,14 +101,18 @@ export class PacketLoop {
     const checksum = loadChecksumKernel(arena.memory);
     this.#receiver = new VxlanReceiver(arena, data.listenAddress, data.port);
     this.#taps = new CaptureTaps(arena, CLOCK);
-    this.#egress = new Egress(
+    const peers = new Peers(data.linkMtuBytes, new PeerCounters(data.peerCounters));
+    const secure = this.#makeSessions(peers);
+    this.#secure = secure;
+    this.#egress = new Egress({
       arena,
       checksum,
-      this.#counters,
-      this.#taps,
-      data.vtepAddress,
-      (destination) => this.#probes.refused(destination, Date.now()),
-    );
+      counters: this.#counters,
+      taps: this.#taps,
+      vtepAddress: data.vtepAddress,
+      secure,
+      onTooBig: (destination) => this.#probes.refused(destination, Date.now()),
+    });
     this.#frames = arena.allocate(WAITING_BYTES + READ_BYTES + FRAME_ALIGNMENT) + HEADROOM_BYTES;
     this.#frame = this.#frames;
     this.#scratch = arena.allocate(ANSWER_BYTES_MAX + 64) + HEADROOM_BYTES;
@@ -109,7 +121,6 @@ export class PacketLoop {
       capacity: data.flowCapacity,
       hashKey: data.hashKey,
     });
-    const peers = new Peers(data.linkMtuBytes, new PeerCounters(data.peerCounters));
     this.#probes = new PathProbes({
       arena,
       peers,
@@ -130,6 +141,7 @@ export class PacketLoop {
       taps: this.#taps,
       peers,
       probes: this.#probes,
+      secure,
     });
     this.#epoll = new Epoll(arena);
     this.#epoll.add(this.#wakeFd, TOKEN_WAKE_UP);
@@ -138,7 +150,36 @@ export class PacketLoop {
       added: (port: Port) => this.#epoll.add(port.fd, port.id + TOKEN_PORTS),
       removed: (port: Port) => this.#epoll.remove(port.fd),
     };
-    this.#tables = new Tables(this.#switch, mesh, peers, listener, this.#probes, this.#taps);
+    this.#tables = new Tables({
+      decide: this.#switch,
+      mesh,
+      peers,
+      secure,
+      listener,
+      probes: this.#probes,
+      taps: this.#taps,
+    });
+    const queue = new DatagramQueue(
+      arena,
+      this.#receiver.fd,
+      isIpv6(data.listenAddress),
+      (_to, datagrams) => this.#counters.dropMany(SEND_FAILED, datagrams),
+    );
+    const egress = this.#egress;
+    this.#secureControl = new SecureControl({ arena, peers, sessions: secure, egress, queue });
+  }
+
+  #makeSessions(peers: Peers): SecureSessions {
+    const arena = this.#arena;
+    return new SecureSessions({
+      arena,
+      aead: chooseAead(aeadProviders(arena), arena),
+      lane: 0,
+      counters: this.#counters,
+      peers,
+      post: (event) => this.#post(event),
+      nowMs: () => performance.now(),
+    });
   }
 
   /** Serves until told to stop. */
@@ -154,6 +195,7 @@ export class PacketLoop {
     this.#receiver.close();
     this.#probes.close();
     this.#egress.close();
+    this.#secure.close();
     this.#channel.close();
   }
 
@@ -280,7 +322,10 @@ export class PacketLoop {
         return;
       case 'apply':
         try {
-          for (const command of request.commands) this.#tables.apply(command);
+          for (const command of request.commands) {
+            if (isSecureCommand(command)) this.#secureControl.apply(command);
+            else this.#tables.apply(command);
+          }
           this.#post({ kind: 'done', sequence });
         } catch (error) {
           const message = error instanceof Error ? error.message : String(error);
@@ -294,6 +339,7 @@ export class PacketLoop {
     this.#nextSweepMs = nowMs + IDLE_MS;
     this.#mesh.sweep(SWEEP_ENTRIES, nowMs);
     this.#counters.set(EVICTED, this.#mesh.evictions);
+    this.#secure.sweep();
   }
 
   #post(event: DataPlaneEvent): void {

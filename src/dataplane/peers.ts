@@ -3,6 +3,8 @@ import { type Ip, isIpv6 } from '../core/ip.ts';
 import type { Destination } from '../io/linux/datagram-queue.ts';
 import { innerMtuBytes } from '../vxlan/overhead.ts';
 import { PeerCounters, SLOT_OF_OTHERS } from './peer-counters.ts';
+import type { SecureSession } from './secure-session.ts';
+import type { WaitingFrames } from './waiting-frames.ts';
 
 /** The largest IP packet: what a path carries of which nothing is known. */
 const IP_PACKET_BYTES_MAX = 65_535;
@@ -23,6 +25,16 @@ export class Peer implements Destination {
   refusedMs = 0;
   /** Where it is counted. */
   slot: number = SLOT_OF_OTHERS;
+  /** How many sessions there are with it, and the one that data is sent by. */
+  sessions = 0;
+  session: SecureSession | undefined = undefined;
+  /** Where sealed data goes: not to its address, if it was heard from elsewhere. */
+  sealedTo: PeerPlace | undefined = undefined;
+  /** Frames that wait for a session. */
+  waiting: WaitingFrames | undefined = undefined;
+  /** When the control thread may be asked for a session, or told of a new address, again. */
+  nextWantMs = 0;
+  nextMoveMs = 0;
   /** The next one with the same hash. */
   next: Peer | undefined = undefined;
   readonly #counters: PeerCounters;
@@ -47,6 +59,24 @@ export class Peer implements Destination {
   /** Adds to the peer's counter with `peerCounterIndex` `index`. */
   count(index: number, amount: number): void {
     this.#counters.add(this.slot, index, amount);
+  }
+}
+
+/** An address that a peer is at, which need not be its VTEP's. A new object for every move. */
+export class PeerPlace implements Destination {
+  readonly peer: Peer;
+  readonly words: AddressWords;
+  readonly port: number;
+
+  constructor(peer: Peer, address: Ip, port: number) {
+    this.peer = peer;
+    this.words = AddressWords.of(address);
+    this.port = port;
+  }
+
+  /** Counts for the peer, as {@link Peer.count} does. */
+  count(counter: number, amount: number): void {
+    this.peer.count(counter, amount);
   }
 }
 
@@ -125,9 +155,11 @@ export class Peers {
     this.#known -= 1;
   }
 
-  /** Forgets all that are neither members nor in `used`. */
+  /** Forgets all that are neither members nor in `used`, and have no session. */
   forgetUnused(used: ReadonlySet<Peer>): void {
-    const unused = [...this].filter((peer) => !peer.isKnown && !used.has(peer));
+    const unused = [...this].filter(
+      (peer) => !peer.isKnown && !used.has(peer) && peer.sessions === 0,
+    );
     for (const peer of unused) this.#forget(peer);
   }
 

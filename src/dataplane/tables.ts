@@ -5,9 +5,10 @@ import type { Mesh } from '../routing-mesh/mesh.ts';
 import { HOST_SCOPE } from '../routing-mesh/verdict.ts';
 import { Endpoint, Network } from '../vxlan/fdb.ts';
 import type { CaptureTaps } from './capture-taps.ts';
-import type { DataPlaneCommand, DataPlaneStatus } from './commands.ts';
+import type { DataPlaneCommand, DataPlaneStatus, SecureCommand } from './commands.ts';
 import type { Peer, Peers } from './peers.ts';
 import { Port } from './port.ts';
+import type { SecureSessions } from './secure-sessions.ts';
 import type { Switch } from './switch.ts';
 
 /** Told when a port starts or stops being served. */
@@ -21,36 +22,45 @@ export interface ProbeSender {
   readonly send: (command: Command<'probe'>) => void;
 }
 
+/** What {@link Tables} is in charge of. */
+export type TableCommand = Exclude<DataPlaneCommand, SecureCommand>;
+
 type Command<Kind extends DataPlaneCommand['kind']> = Extract<
   DataPlaneCommand,
   { readonly kind: Kind }
 >;
+
+/** What {@link Tables} works with. */
+export interface TablesDeps {
+  readonly decide: Switch;
+  readonly mesh: Mesh;
+  readonly peers: Peers;
+  readonly secure: SecureSessions;
+  readonly listener: PortListener;
+  readonly probes: ProbeSender;
+  readonly taps: CaptureTaps;
+}
 
 /** Applies the control thread's commands to the tables that the packet loop reads. */
 export class Tables {
   readonly #switch: Switch;
   readonly #mesh: Mesh;
   readonly #peers: Peers;
+  readonly #secure: SecureSessions;
   readonly #probes: ProbeSender;
   readonly #taps: CaptureTaps;
   readonly #listener: PortListener;
   /** By id. BOUNDED by the attachments of this node's tasks. */
   readonly #ports = new Map<number, Port>();
 
-  constructor(
-    decide: Switch,
-    mesh: Mesh,
-    peers: Peers,
-    listener: PortListener,
-    probes: ProbeSender,
-    taps: CaptureTaps,
-  ) {
-    this.#probes = probes;
+  constructor({ decide, mesh, peers, secure, listener, probes, taps }: TablesDeps) {
     this.#switch = decide;
     this.#mesh = mesh;
     this.#peers = peers;
-    this.#taps = taps;
+    this.#secure = secure;
     this.#listener = listener;
+    this.#probes = probes;
+    this.#taps = taps;
   }
 
   /** The port with `id`, if it is served. */
@@ -59,13 +69,14 @@ export class Tables {
   }
 
   /** @throws {Error} if the command names a network or port that does not exist */
-  apply(command: DataPlaneCommand): void {
+  apply(command: TableCommand): void {
     switch (command.kind) {
       case 'setNetwork':
         this.#setNetwork(command);
         return;
       case 'removeNetwork':
         this.#switch.networks.delete(command.vni);
+        this.#secure.encryptedVnis.delete(command.vni);
         this.#forgetUnusedPeers();
         return;
       case 'addPort':
@@ -129,6 +140,7 @@ export class Tables {
         udp: this.#mesh.activeFlows(PROTO_UDP),
         icmp: this.#mesh.activeFlows(PROTO_ICMP) + this.#mesh.activeFlows(PROTO_ICMPV6),
       },
+      aead: this.#secure.aeadName,
     };
   }
 
@@ -139,7 +151,9 @@ export class Tables {
   }
 
   #setNetwork(command: Command<'setNetwork'>): void {
-    const { vni } = command;
+    const { vni, encrypted } = command;
+    if (encrypted === true) this.#secure.encryptedVnis.add(vni);
+    else this.#secure.encryptedVnis.delete(vni);
     const network = new Network<Port, Peer>(vni, command);
     for (const endpoint of this.#switch.networks.get(vni)?.endpoints() ?? []) network.set(endpoint);
     this.#switch.networks.set(vni, network);

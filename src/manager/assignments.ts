@@ -2,6 +2,7 @@ import { formatHostPort } from '../core/ip.ts';
 import type { StateView } from './cluster-state.ts';
 import { millisecondsOf } from './common-spec.ts';
 import { taskName } from './lookup.ts';
+import { isEncrypted } from './network-spec.ts';
 import type { NetworkRecord, NodeRecord, ServiceRecord, TaskRecord } from './records.ts';
 import { runtimeOf } from './service-rules.ts';
 import { argvOf, isIngressPort } from './service-spec.ts';
@@ -9,6 +10,7 @@ import type {
   AssignmentChange,
   AssignmentSet,
   NetworkAssignment,
+  NodeAssignment,
   ServiceAssignment,
   TaskAssignment,
 } from './session-protocol.ts';
@@ -26,6 +28,7 @@ export interface Assignments {
   readonly networks: ReadonlyMap<string, NetworkAssignment>;
   readonly services: ReadonlyMap<string, ServiceAssignment>;
   readonly tasks: ReadonlyMap<string, TaskAssignment>;
+  readonly nodes: ReadonlyMap<string, NodeAssignment>;
   readonly managers: readonly string[];
   readonly gossipSeeds: readonly string[];
 }
@@ -40,6 +43,7 @@ export class AssignmentBuilder {
   readonly #networks = new WeakMap<NetworkRecord, NetworkAssignment>();
   readonly #services = new WeakMap<ServiceRecord, ServiceAssignment>();
   readonly #tasks = new WeakMap<TaskRecord, TaskAssignment>();
+  readonly #nodes = new WeakMap<NodeRecord, NodeAssignment>();
 
   /** @param managers - Says `host:port` of every manager. */
   constructor(view: StateView, managers: () => readonly string[]) {
@@ -61,6 +65,9 @@ export class AssignmentBuilder {
       ),
       tasks: mapOf([...this.#view.tasksOfNode(node.id)].filter(wasHandedOut), (record) =>
         memoise(this.#tasks, record, taskAssignment),
+      ),
+      nodes: mapOf([...this.#view.all('nodes')].filter(isVouchedFor), (record) =>
+        memoise(this.#nodes, record, nodeAssignment),
       ),
       managers: this.#managers(),
       gossipSeeds: gossipSeedsFor(this.#view, node),
@@ -87,7 +94,23 @@ function memoise<R extends object, A>(known: WeakMap<R, A>, record: R, make: (re
 function networkAssignment(network: NetworkRecord): NetworkAssignment {
   const { id, name, vni, subnet, gateway, subnet6, gateway6, ingress } = network;
   const ipv6 = subnet6 === undefined || gateway6 === undefined ? {} : { subnet6, gateway6 };
-  return { id, name, vni, subnet, gateway, ...ipv6, ingress };
+  const encryption = isEncrypted(network.spec) ? { encrypted: true } : {};
+  return { id, name, vni, subnet, gateway, ...ipv6, ingress, ...encryption };
+}
+
+/** Whether the node is a member that has told its key: one that has left is none any more. */
+function isVouchedFor({ secretHash, description }: NodeRecord): boolean {
+  return secretHash !== undefined && description.publicKey !== undefined;
+}
+
+function nodeAssignment(node: NodeRecord): NodeAssignment {
+  const { id, description, advertiseAddress, dataPathPort } = node;
+  return {
+    id,
+    publicKey: description.publicKey ?? '',
+    address: advertiseAddress,
+    dataPathPort,
+  };
 }
 
 function serviceAssignment(
@@ -161,6 +184,7 @@ export function completeSet(
     networks: [...assignments.networks.values()],
     services: [...assignments.services.values()],
     tasks: [...assignments.tasks.values()],
+    nodes: [...assignments.nodes.values()],
     managers: assignments.managers,
     gossipSeeds: assignments.gossipSeeds,
   };
@@ -175,16 +199,18 @@ export function changeBetween(
     networks: changed(before.networks, after.networks),
     services: changed(before.services, after.services),
     tasks: changed(before.tasks, after.tasks),
+    nodes: changed(before.nodes, after.nodes),
     removedNetworks: removed(before.networks, after.networks),
     removedServices: removed(before.services, after.services),
     removedTasks: removed(before.tasks, after.tasks),
+    removedNodes: removed(before.nodes, after.nodes),
     managers: after.managers,
     gossipSeeds: after.gossipSeeds,
   };
   const nothingMoved =
     change.networks.length + change.services.length + change.tasks.length === 0 &&
     change.removedNetworks.length + change.removedServices.length === 0 &&
-    change.removedTasks.length === 0;
+    change.removedTasks.length + change.nodes.length + change.removedNodes.length === 0;
   const isSame =
     nothingMoved &&
     isEqual(before.managers, after.managers) &&

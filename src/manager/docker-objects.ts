@@ -3,7 +3,7 @@ import { formatHostPort } from '../core/ip.ts';
 import type { ClusterState } from './cluster-state.ts';
 import { recordKey, type TableName } from './keys.ts';
 import { taskName } from './lookup.ts';
-import { type IpamConfig, ipamConfigsOf, VNI_OPTION } from './network-spec.ts';
+import { ENCRYPTED_OPTION, type IpamConfig, ipamConfigsOf, VNI_OPTION } from './network-spec.ts';
 import type {
   NetworkAddress,
   NetworkRecord,
@@ -125,7 +125,7 @@ export function networkSummary(network: NetworkRecord): DockerObject {
     Ingress: network.ingress,
     ConfigFrom: { Network: '' },
     ConfigOnly: false,
-    Options: { [VNI_OPTION]: String(network.vni) },
+    Options: driverOptions(network),
     Labels: network.spec.Labels ?? {},
   };
 }
@@ -238,6 +238,15 @@ function taskStatus(task: TaskRecord): DockerObject {
   };
 }
 
+/** The options that an overlay has in the end: those it was made with, and its VNI. */
+function driverOptions({ spec, vni }: NetworkRecord): Readonly<Record<string, string>> {
+  const encrypted = spec.Options?.[ENCRYPTED_OPTION];
+  return {
+    ...(encrypted === undefined ? {} : { [ENCRYPTED_OPTION]: encrypted }),
+    [VNI_OPTION]: String(vni),
+  };
+}
+
 function attachedNetwork(state: ClusterState, networkId: string): DockerObject {
   const network = state.find('networks', networkId);
   if (network === undefined) return { ID: networkId };
@@ -249,7 +258,7 @@ function attachedNetwork(state: ClusterState, networkId: string): DockerObject {
   return {
     ...objectHeader(state, 'networks', network),
     Spec: { Name: network.name, Labels: network.spec.Labels ?? {}, Ingress: network.ingress },
-    DriverState: { Name: 'overlay', Options: { [VNI_OPTION]: String(network.vni) } },
+    DriverState: { Name: 'overlay', Options: driverOptions(network) },
     IPAMOptions: { Driver: { Name: 'default' }, Configs },
   };
 }

@@ -4,6 +4,9 @@ import { cStringSchema, flagSchema, labelsSchema, nameSchema } from './common-sp
 /** Docker's option for the VNIs of an overlay; one here, since a network has one subnet. */
 export const VNI_OPTION = 'com.docker.network.driver.overlay.vxlanid_list';
 
+/** Docker's option for an encrypted overlay: that it is there is what counts, and its value is empty. */
+export const ENCRYPTED_OPTION = 'encrypted';
+
 /** The body of `POST /networks/create` (Docker `NetworkCreateRequest`), as far as it is honoured. */
 export interface NetworkCreate {
   readonly Name: string;
@@ -16,7 +19,7 @@ export interface NetworkCreate {
   readonly Internal?: boolean;
   readonly Attachable?: boolean;
   readonly IPAM?: { readonly Driver?: 'default' | ''; readonly Config?: readonly IpamConfig[] };
-  readonly Options?: { readonly [VNI_OPTION]?: string };
+  readonly Options?: { readonly [VNI_OPTION]?: string; readonly [ENCRYPTED_OPTION]?: '' | 'true' };
   readonly Labels?: Readonly<Record<string, string>>;
 }
 
@@ -92,9 +95,15 @@ export const networkCreateSchema: z.ZodType<NetworkCreate> = z.strictObject(
           .string('expected a VXLAN network identifier as a string')
           .regex(/^\d{1,8}$/, 'expected one VXLAN network identifier, such as "4100"')
           .exactOptional(),
+        [ENCRYPTED_OPTION]: z.enum(['', 'true'], 'expected "" or "true"').exactOptional(),
       })
       .exactOptional(),
     Labels: labelsSchema.exactOptional(),
   },
   'expected a JSON object',
 );
+
+/** Whether nothing of the network may cross the underlay unsealed. */
+export function isEncrypted({ Options }: Pick<NetworkCreate, 'Options'>): boolean {
+  return Options?.[ENCRYPTED_OPTION] !== undefined;
+}

@@ -34,6 +34,10 @@ const descriptionSchema = z.object({
   platform: z.object({ architecture: text(64), os: text(64) }),
   resources: z.object({ nanoCpus: count, memoryBytes: count }),
   agentVersion: text(64),
+  publicKey: z
+    .string()
+    .regex(/^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/, 'expected 32 bytes in base64')
+    .exactOptional(),
   labels: z.record(z.string(), text(4_096)).exactOptional(),
 });
 

@@ -49,6 +49,8 @@ export interface NodeDescription {
   readonly resources: { readonly nanoCpus: number; readonly memoryBytes: number };
   /** weft's own version. */
   readonly agentVersion: string;
+  /** X25519 key of its encrypted channels: 32 bytes in base64. The private half never leaves the node. */
+  readonly publicKey?: string;
   /** What the node says about itself for `engine.labels.*` constraints. */
   readonly labels?: Readonly<Record<string, string>>;
 }
@@ -88,6 +90,18 @@ export interface NetworkAssignment {
   readonly gateway6?: string;
   /** True for the routing mesh's own network. */
   readonly ingress: boolean;
+  /** Nothing of it crosses the underlay unsealed. */
+  readonly encrypted?: boolean;
+}
+
+/** A node that the manager vouches for: whoever owns this key is that node. */
+export interface NodeAssignment {
+  readonly id: string;
+  /** X25519, 32 bytes in base64. */
+  readonly publicKey: string;
+  /** Its VTEP. */
+  readonly address: string;
+  readonly dataPathPort: number;
 }
 
 /** What a service or a task is reached by on one network. */
@@ -155,6 +169,8 @@ export interface AssignmentSet {
   readonly networks: readonly NetworkAssignment[];
   readonly services: readonly ServiceAssignment[];
   readonly tasks: readonly TaskAssignment[];
+  /** All nodes that may have encrypted channels, this one among them. */
+  readonly nodes: readonly NodeAssignment[];
   /** `host:port` of every manager. */
   readonly managers: readonly string[];
   /** `host:port` of gossip members to join by. */
@@ -166,9 +182,11 @@ export interface AssignmentChange {
   readonly networks: readonly NetworkAssignment[];
   readonly services: readonly ServiceAssignment[];
   readonly tasks: readonly TaskAssignment[];
+  readonly nodes: readonly NodeAssignment[];
   readonly removedNetworks: readonly string[];
   readonly removedServices: readonly string[];
   readonly removedTasks: readonly string[];
+  readonly removedNodes: readonly string[];
   readonly managers: readonly string[];
   readonly gossipSeeds: readonly string[];
 }

@@ -11,6 +11,7 @@ export function applyChange(known: AssignmentSet, change: AssignmentChange): Ass
     networks: merge(known.networks, change.networks, change.removedNetworks),
     services: merge(known.services, change.services, change.removedServices),
     tasks: merge(known.tasks, change.tasks, change.removedTasks),
+    nodes: merge(known.nodes ?? [], change.nodes, change.removedNodes),
     managers: change.managers,
     gossipSeeds: change.gossipSeeds,
   };

@@ -42,6 +42,8 @@ export interface AttachmentsDeps {
   readonly opener: TapOpener;
   /** The network with this id, as the manager assigned it. */
   readonly network: (networkId: string) => NetworkAssignment | undefined;
+  /** MTU of the interfaces on a network: the underlay's less the tunnel's overhead. */
+  readonly mtuBytes: (network: NetworkAssignment) => number;
   /** Puts an entry into this node's own gossip record, or takes it out (`undefined`). */
   readonly announce: (key: string, value: Json | undefined) => void;
   /** Gives each port an id that is never used again. */
@@ -62,14 +64,11 @@ interface Attached {
 /** The ends of this node's tasks on their networks: each one's TAPs, switch ports and announcements. */
 export class Attachments implements TaskNetwork {
   readonly #deps: AttachmentsDeps;
-  readonly #mtuBytes: number;
   /** By task id. BOUNDED by the tasks of this node. */
   readonly #tasks = new Map<string, { task: TaskAssignment; ports: Attached[] }>();
 
-  /** @param mtuBytes - Of the tasks' interfaces: the underlay's less the tunnel's overhead. */
-  constructor(deps: AttachmentsDeps, mtuBytes: number) {
+  constructor(deps: AttachmentsDeps) {
     this.#deps = deps;
-    this.#mtuBytes = mtuBytes;
   }
 
   /**
@@ -164,9 +163,8 @@ export class Attachments implements TaskNetwork {
       throw new Error(`Cannot attach to network ${networkId}: this node does not know it`);
     }
     const address = parseIpv4(assigned.address);
-    const ipv6 = (await canHaveIpv6(this.#mtuBytes))
-      ? ipv6Of(network, assigned, index === 0)
-      : undefined;
+    const mtuBytes = this.#deps.mtuBytes(network);
+    const ipv6 = (await canHaveIpv6(mtuBytes)) ? ipv6Of(network, assigned, index === 0) : undefined;
     const mac = macOfIpv4(address);
     const name = `eth${index}`;
     const fd = await this.#deps.opener.open(netnsPath, name);
@@ -176,7 +174,7 @@ export class Attachments implements TaskNetwork {
         address,
         prefix: parseCidr(network.subnet).prefix,
         mac,
-        mtuBytes: this.#mtuBytes,
+        mtuBytes,
         gsoMaxBytes: GSO_BYTES_MAX,
         ...(index === 0 ? { gateway: parseIpv4(network.gateway) } : {}),
         ...(ipv6 && { ipv6 }),

@@ -71,7 +71,7 @@ export function desiredTables(sources: TableSources): DesiredTables {
 }
 
 function networkCommand(network: NetworkAssignment): TableCommand & { kind: 'setNetwork' } {
-  const { vni, subnet, gateway, subnet6, gateway6 } = network;
+  const { vni, subnet, gateway, subnet6, gateway6, encrypted } = network;
   const ipv6 =
     subnet6 === undefined || gateway6 === undefined
       ? {}
@@ -82,6 +82,7 @@ function networkCommand(network: NetworkAssignment): TableCommand & { kind: 'set
     subnet: parseCidr(subnet),
     gateway: parseIpv4(gateway),
     ...ipv6,
+    ...(encrypted === true ? { encrypted } : {}),
   };
 }
 

@@ -4,9 +4,11 @@ import { findUnderlay, hostRoutes, machineFacts, type Underlay } from '../io/hos
 import { HttpError } from '../io/http-client.ts';
 import { IpCommand } from '../io/linux/ip-command.ts';
 import { ManagerClient, splitHostPort } from '../io/manager-client.ts';
+import { NODE_NOISE_CRYPTO } from '../io/noise-crypto.ts';
 import { packageVersion } from '../io/package-version.ts';
 import { SYSTEM_CLOCK, SYSTEM_RANDOM } from '../io/system.ts';
 import type { JoinRequest, JoinResponse, NodeDescription } from '../manager/session-protocol.ts';
+import { EncryptionKeyFile } from './encryption-key.ts';
 import { HOST_DEVICE } from './host-port.ts';
 import { type Identity, IdentityFile } from './identity.ts';
 import type { InitRequest, JoinClusterRequest } from './local-api.ts';
@@ -35,6 +37,7 @@ export class Membership {
   readonly #options: HostOptions;
   readonly #log: Log;
   readonly #file: IdentityFile;
+  readonly #keyFile: EncryptionKeyFile;
   readonly #ip = new IpCommand();
   readonly #onFailure: (error: Error) => void;
   #identity: Identity | undefined;
@@ -48,6 +51,7 @@ export class Membership {
     this.#log = log;
     this.#onFailure = onFailure;
     this.#file = new IdentityFile(`${options.stateDirectory}/node.json`);
+    this.#keyFile = new EncryptionKeyFile(`${options.stateDirectory}/encryption.key`);
   }
 
   /** Who this host is; undefined while it is in no cluster. */
@@ -88,7 +92,7 @@ export class Membership {
    * @throws {LocalApiError} if a field is wrong or the host is in a cluster; nothing stays then
    */
   async init(request: InitRequest): Promise<string> {
-    return await this.#exclusively(async () => {
+    return await this.#entering(async () => {
       this.#requireNoCluster();
       const underlay = await this.#underlay(request.AdvertiseAddr);
       const { host, port } = this.#options.listenAddress;
@@ -104,7 +108,7 @@ export class Membership {
         const { port: managerPort } = this.#manager;
         const client = new ManagerClient(reachable(options.listen.host), managerPort);
         const joined = await client.join({
-          ...this.#joinRequest(underlay),
+          ...(await this.#joinRequest(underlay)),
           token: this.#manager.joinTokens().manager,
           availability: 'active',
         });
@@ -126,11 +130,11 @@ export class Membership {
    * @throws {Error} if this host cannot serve as a node: the managers are told that it left
    */
   async join(request: JoinClusterRequest): Promise<void> {
-    await this.#exclusively(async () => {
+    await this.#entering(async () => {
       this.#requireNoCluster();
       const underlay = await this.#underlay(request.AdvertiseAddr);
       const joined = await this.#askToJoin(request.RemoteAddrs, {
-        ...this.#joinRequest(underlay),
+        ...(await this.#joinRequest(underlay)),
         token: request.JoinToken,
         availability: request.Availability ?? 'active',
       });
@@ -183,6 +187,17 @@ export class Membership {
     return done;
   }
 
+  /** A change that takes this host into a cluster. Where it fails, the key that was made for it goes. */
+  #entering<Result>(change: () => Promise<Result>): Promise<Result> {
+    return this.#exclusively(async () => {
+      try {
+        return await change();
+      } finally {
+        if (this.#identity === undefined) await this.#keyFile.remove();
+      }
+    });
+  }
+
   #requireNoCluster(): void {
     if (this.#identity === undefined) return;
     throw new LocalApiError(
@@ -209,17 +224,23 @@ export class Membership {
     };
   }
 
-  #joinRequest(underlay: Underlay): Omit<JoinRequest, 'token' | 'availability'> {
+  async #joinRequest(underlay: Underlay): Promise<Omit<JoinRequest, 'token' | 'availability'>> {
     return {
-      description: this.#description(),
+      description: await this.#description(),
       advertiseAddress: underlay.address,
       gossipPort: this.#options.gossipPort,
     };
   }
 
-  #description(): NodeDescription {
+  async #description(): Promise<NodeDescription> {
     const { hostname } = this.#options;
-    return { ...machineFacts(), hostname, agentVersion: packageVersion() };
+    const { publicKey } = NODE_NOISE_CRYPTO.keyPair(await this.#keyFile.load());
+    return {
+      ...machineFacts(),
+      hostname,
+      agentVersion: packageVersion(),
+      publicKey: Buffer.from(publicKey).toString('base64'),
+    };
   }
 
   #newIdentity(joined: JoinResponse, underlay: Underlay, managers: readonly string[]): Identity {
@@ -260,7 +281,8 @@ export class Membership {
       },
       {
         identity,
-        description: this.#description(),
+        description: await this.#description(),
+        encryptionKey: await this.#keyFile.load(),
         stateDir: stateDirectory,
         runDir: runDirectory,
         underlayMtuBytes: underlay.mtuBytes,
@@ -291,6 +313,7 @@ export class Membership {
     this.#manager = undefined;
     await ManagerHost.erase(this.#options.stateDirectory);
     await this.#file.remove();
+    await this.#keyFile.remove();
     this.#identity = undefined;
   }
 }

@@ -1,5 +1,6 @@
 import type { Clock, Log, Random } from '../core/capabilities.ts';
 import { isIpv6, parseIp, parseIpv6 } from '../core/ip.ts';
+import type { DataPlaneCommand } from '../dataplane/commands.ts';
 import { DataPlane } from '../dataplane/data-plane.ts';
 import { readJsonFile, removeFile, writeJsonFile } from '../io/json-file.ts';
 import { TapOpener } from '../io/linux/tap-opener.ts';
@@ -17,6 +18,7 @@ import { TaskStore } from '../runtime/task-store.ts';
 import { innerMtuBytes } from '../vxlan/overhead.ts';
 import { Attachments } from './attachments.ts';
 import type { TableSources } from './desired-tables.ts';
+import { Encryption, encryptedPeers } from './encryption.ts';
 import { HostPort, type HostPortOptions, type PortConflict } from './host-port.ts';
 import type { Identity } from './identity.ts';
 import { Insight } from './insight.ts';
@@ -46,6 +48,8 @@ export interface NodeDeps {
 export interface NodeOptions {
   readonly identity: Identity;
   readonly description: NodeDescription;
+  /** The private key of its encrypted channels. */
+  readonly encryptionKey: Uint8Array;
   /** What must survive a restart of the machine. */
   readonly stateDir: string;
   /** What must survive the process, but not the machine: on a tmpfs. */
@@ -69,6 +73,8 @@ export class Node {
   readonly dataPlane: DataPlane;
   /** Paths to the other nodes' VTEPs. */
   readonly paths: PathMonitor;
+  /** Encrypted channels to the other nodes. */
+  readonly encryption: Encryption;
   readonly #deps: NodeDeps;
   readonly #options: NodeOptions;
   readonly #peers: Peers;
@@ -112,6 +118,7 @@ export class Node {
       { linkMtuBytes: options.underlayMtuBytes, ipv6: isOverIpv6(options) },
     );
     this.#slots = new PeerSlots(dataPlane.peerCounters);
+    this.encryption = this.#makeEncryption();
     this.#peers = new Peers(
       {
         clock,
@@ -124,17 +131,15 @@ export class Node {
       options.description.hostname,
       `${options.runDir}/endpoints.json`,
     );
-    this.#attachments = new Attachments(
-      {
-        dataPlane,
-        opener: this.#opener,
-        network: (id) => this.#assignments?.networks.find((network) => network.id === id),
-        announce: (key, value) => this.#peers.announce(key, value),
-        nextPortId: () => this.#nextPortId++,
-        isRunning: (taskId) => this.#isRunning(taskId),
-      },
-      this.overlayMtuBytes,
-    );
+    this.#attachments = new Attachments({
+      dataPlane,
+      opener: this.#opener,
+      network: (id) => this.#assignments?.networks.find((network) => network.id === id),
+      mtuBytes: ({ encrypted }) => this.#overlayMtuBytes(encrypted === true),
+      announce: (key, value) => this.#peers.announce(key, value),
+      nextPortId: () => this.#nextPortId++,
+      isRunning: (taskId) => this.#isRunning(taskId),
+    });
     this.#runtime = new ProcessRuntime(
       { clock, log },
       { stateDirectory: `${options.stateDir}/tasks`, netnsPrefix: options.netnsPrefix },
@@ -192,6 +197,7 @@ export class Node {
       flowFile: flowFileIn(runDir),
       linkMtuBytes: options.underlayMtuBytes,
       onPath: (event) => node?.paths.hear(event),
+      onSecureEvent: (event) => node?.encryption.receive(event),
       onPortGone: (portId) => deps.log.warn({ portId }, 'interface of a task is gone'),
       onFailure: deps.onFailure,
     });
@@ -205,12 +211,9 @@ export class Node {
     }
   }
 
-  /** MTU of the tasks' interfaces, in bytes. */
+  /** MTU of the tasks' interfaces on networks that are not encrypted, in bytes. */
   get overlayMtuBytes(): number {
-    return innerMtuBytes(this.#options.underlayMtuBytes, {
-      ipv6: isOverIpv6(this.#options),
-      encrypted: false,
-    });
+    return this.#overlayMtuBytes(false);
   }
 
   /** What the managers said last. */
@@ -268,6 +271,7 @@ export class Node {
     await this.#hostPort?.close();
     this.paths.close();
     this.insight.captures.close();
+    this.encryption.close();
     await this.dataPlane.close();
     this.#attachments.close();
     await this.#opener.close();
@@ -275,6 +279,22 @@ export class Node {
 
   get #flowFile(): string {
     return flowFileIn(this.#options.runDir);
+  }
+
+  #makeEncryption(): Encryption {
+    const { clock, random, log } = this.#deps;
+    const { identity, encryptionKey: privateKey } = this.#options;
+    const { clusterId, generation } = identity;
+    const apply = (commands: readonly DataPlaneCommand[]) => this.dataPlane.apply(commands);
+    return new Encryption(
+      { clock, random, log, schedule: systemSchedule, apply },
+      { privateKey, clusterId, generation },
+    );
+  }
+
+  #overlayMtuBytes(encrypted: boolean): number {
+    const ipv6 = isOverIpv6(this.#options);
+    return innerMtuBytes(this.#options.underlayMtuBytes, { ipv6, encrypted });
   }
 
   get #assignmentsFile(): string {
@@ -344,6 +364,7 @@ export class Node {
   /** Makes networks, services and published ports as assigned, before tasks need them. */
   async #prepare(assignments: AssignmentSet): Promise<void> {
     this.#assignments = assignments;
+    this.encryption.setPeers(encryptedPeers(assignments));
     await this.#applyTables();
     try {
       await this.#openHostPort(assignments);

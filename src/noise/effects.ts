@@ -7,6 +7,11 @@ export interface Endpoint {
   readonly port: number;
 }
 
+/** Whether both are the same address and port. */
+export function isSameEndpoint(a: Endpoint, b: Endpoint): boolean {
+  return a.address === b.address && a.port === b.port;
+}
+
 /** Why a handshake message was not acted upon. */
 export const HANDSHAKE_DROPS = [
   /** Neither type nor size of a handshake message. */
@@ -45,12 +50,14 @@ export type SecureEffect =
       readonly peerId: string;
       readonly keypair: Keypair;
       readonly isConfirmed: boolean;
+      /** Where its messages go. */
+      readonly to: Endpoint;
     }
   /** Takes a session from the data plane. */
   | { readonly kind: 'remove'; readonly peerId: string; readonly localIndex: number }
   /** Has the data plane send an empty message by the peer's session. */
   | { readonly kind: 'keepalive'; readonly peerId: string }
-  /** The peer is at another address. */
+  /** The peer is at another address: its messages go there. */
   | { readonly kind: 'move'; readonly peerId: string; readonly to: Endpoint }
   /** No answer for so long that what waits for a session is not worth keeping. */
   | { readonly kind: 'giveUp'; readonly peerId: string }

@@ -1,3 +1,9 @@
+/**
+ * Threads that may send by one session. Each counts in a lane of its own, the first byte of the counter;
+ * the receiver has a replay window per lane.
+ */
+export const SESSION_LANES_MAX = 8;
+
 /** The keys of one session, as both threads need them. Plain values: it crosses by structured clone. */
 export interface Keypair {
   /** What the peer writes into its data messages: never 0, at most 31 bits, unique on this node. */

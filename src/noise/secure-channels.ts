@@ -2,7 +2,7 @@ import type { Clock, Random } from '../core/capabilities.ts';
 import { formatIpPort, type Ip } from '../core/ip.ts';
 import { CookieChecker } from './cookie.ts';
 import { equalBytes, KEY_BYTES, labelBytes, toHex } from './crypto.ts';
-import type { Endpoint, HandshakeDrop, SecureEffect } from './effects.ts';
+import { type Endpoint, type HandshakeDrop, isSameEndpoint, type SecureEffect } from './effects.ts';
 import { type HandshakeIdentity, ResponderHandshake } from './handshake.ts';
 import { HandshakeLoad } from './handshake-load.ts';
 import {
@@ -79,8 +79,8 @@ export class SecureChannels {
   }
 
   /**
-   * The whole set of peers. Who is not in it any more, or has another key, loses its sessions at once;
-   * who has another address is looked for there.
+   * The whole set of peers. Who is not in it any more, or has another key or address, loses its sessions
+   * at once.
    *
    * @throws {RangeError} if a key is not 32 bytes long
    */
@@ -95,13 +95,18 @@ export class SecureChannels {
     const wanted = new Map(specs.map((spec) => [spec.id, spec]));
     const effects: SecureEffect[] = [];
     for (const [id, peer] of this.#peers) {
-      const key = wanted.get(id)?.publicKey;
-      if (key !== undefined && equalBytes(key, peer.spec.publicKey)) continue;
+      const spec = wanted.get(id);
+      if (spec !== undefined && isSamePeer(spec, peer.spec)) continue;
       effects.push(...peer.close());
       this.#peers.delete(id);
       this.#byKey.delete(toHex(peer.spec.publicKey));
     }
-    for (const spec of specs) effects.push(...this.#setPeer(spec));
+    for (const spec of specs) {
+      if (this.#peers.has(spec.id)) continue;
+      const peer = new SecurePeer(this.#peerDeps, spec);
+      this.#peers.set(spec.id, peer);
+      this.#byKey.set(toHex(spec.publicKey), peer);
+    }
     return effects;
   }
 
@@ -171,17 +176,6 @@ export class SecureChannels {
     });
   }
 
-  #setPeer(spec: PeerSpec): SecureEffect[] {
-    const known = this.#peers.get(spec.id);
-    if (known === undefined) {
-      const peer = new SecurePeer(this.#peerDeps, spec);
-      this.#peers.set(spec.id, peer);
-      this.#byKey.set(toHex(spec.publicKey), peer);
-      return [];
-    }
-    return known.announced(spec.endpoint);
-  }
-
   /** Strangers are stopped before the second, dearer half of an initiation is read. */
   #receiveInitiation(
     message: HandshakeMessage & { readonly type: typeof MESSAGE_INITIATION },
@@ -222,6 +216,10 @@ export class SecureChannels {
       return index;
     }
   }
+}
+
+function isSamePeer(a: PeerSpec, b: PeerSpec): boolean {
+  return equalBytes(a.publicKey, b.publicKey) && isSameEndpoint(a.endpoint, b.endpoint);
 }
 
 function dropped(reason: HandshakeDrop): SecureEffect[] {

@@ -12,7 +12,7 @@ import {
 } from './constants.ts';
 import { CookieJar } from './cookie.ts';
 import { toHex } from './crypto.ts';
-import type { Endpoint, HandshakeDrop, SecureEffect } from './effects.ts';
+import { type Endpoint, type HandshakeDrop, isSameEndpoint, type SecureEffect } from './effects.ts';
 import {
   type HandshakeIdentity,
   InitiatorHandshake,
@@ -73,8 +73,6 @@ interface Attempt {
 export class SecurePeer {
   readonly spec: PeerSpec;
   readonly #deps: PeerDeps;
-  /** Where the manager says that it is. */
-  #announced: Endpoint;
   readonly #keypairs = new Keypairs();
   readonly #cookies: CookieJar;
   /** Of two crossing initiations, the one of the smaller key goes on. */
@@ -98,7 +96,6 @@ export class SecurePeer {
     const { identity, clock, random } = deps;
     this.spec = spec;
     this.#deps = deps;
-    this.#announced = spec.endpoint;
     this.#endpoint = spec.endpoint;
     this.#cookies = new CookieJar({ crypto: identity.crypto, clock, random }, spec.publicKey);
     this.#isFirst = toHex(identity.staticKeys.publicKey) < toHex(spec.publicKey);
@@ -182,16 +179,9 @@ export class SecurePeer {
 
   /** An authentic message came from `endpoint`. */
   moved(endpoint: Endpoint): SecureEffect[] {
-    if (isSame(this.#endpoint, endpoint)) return [];
+    if (isSameEndpoint(this.#endpoint, endpoint)) return [];
     this.#endpoint = endpoint;
     return [{ kind: 'move', peerId: this.spec.id, to: endpoint }];
-  }
-
-  /** The manager says that the peer is at `endpoint`. Unless it said so before, it is believed. */
-  announced(endpoint: Endpoint): SecureEffect[] {
-    if (isSame(this.#announced, endpoint)) return [];
-    this.#announced = endpoint;
-    return this.moved(endpoint);
   }
 
   /** An initiation of this peer, whose payload has been authenticated. */
@@ -221,7 +211,7 @@ export class SecurePeer {
     this.#lastHandshakeSentMs = nowMs;
     this.#nextEndpoint = from;
     // Keys first: the initiator's data may follow the response's arrival at once.
-    effects.push({ kind: 'install', peerId: this.spec.id, keypair, isConfirmed: false });
+    effects.push(this.#install(keypair, false));
     effects.push({ kind: 'send', to: from, bytes });
     return effects;
   }
@@ -242,8 +232,8 @@ export class SecurePeer {
     this.#deafAtMs = NEVER;
     const keypair = sessionOf(finished.keys, receiver, sender, true, nowMs);
     const effects = this.#ended(this.#keypairs.addInitiated(keypair));
-    effects.push(...this.moved(from));
-    effects.push({ kind: 'install', peerId: this.spec.id, keypair, isConfirmed: true });
+    this.#endpoint = from;
+    effects.push(this.#install(keypair, true));
     // The responder may not send before it has heard something under the new keys.
     effects.push({ kind: 'keepalive', peerId: this.spec.id });
     return effects;
@@ -307,6 +297,10 @@ export class SecurePeer {
     return [{ kind: 'send', to: this.#endpoint, bytes }];
   }
 
+  #install(keypair: Keypair, isConfirmed: boolean): SecureEffect {
+    return { kind: 'install', peerId: this.spec.id, keypair, isConfirmed, to: this.#endpoint };
+  }
+
   #abandon(): void {
     if (this.#attempt === undefined) return;
     this.#deps.releaseIndex(this.#attempt.index);
@@ -323,10 +317,6 @@ export class SecurePeer {
   #jitterMs(): number {
     return this.#deps.random.next() * REKEY_JITTER_MS_MAX;
   }
-}
-
-function isSame(a: Endpoint, b: Endpoint): boolean {
-  return a.address === b.address && a.port === b.port;
 }
 
 function dropped(reason: HandshakeDrop): SecureEffect[] {

@@ -32,6 +32,7 @@ import {
   slowSegments,
   vxlanDatagram,
 } from './frames.ts';
+import { secureSessions } from './secure.ts';
 import {
   arpRequest,
   BLUE,
@@ -214,10 +215,11 @@ test('joining segments allocates nothing', (t) => {
 function makeHost(t: Test) {
   const { arena, checksum, counters, taps } = makePacketMemory();
   const underlay = new LoopbackUnderlay(arena);
-  const egress = new Egress(arena, checksum, counters, taps, LOOPBACK);
   const world = new World(arena.view, arena.allocate(2048));
   const { receiver } = underlay;
   const { peers } = world;
+  const secure = secureSessions(arena, counters, peers);
+  const egress = new Egress({ arena, checksum, counters, taps, vtepAddress: LOOPBACK, secure });
   const probes = new PathProbes({ arena, peers, address: LOOPBACK, post: () => {} });
   const ports = new PortWriter(arena, counters, taps);
   const ingress = new Ingress({
@@ -231,6 +233,7 @@ function makeHost(t: Test) {
     taps,
     peers,
     probes,
+    secure,
   });
   const peer = world.peers.add(LOOPBACK, underlay.port);
   const farPeer = world.peers.at(VTEP);

@@ -34,6 +34,7 @@ import {
   slowSegments,
   vxlanDatagram,
 } from './frames.ts';
+import { secureSessions } from './secure.ts';
 import { arpRequest, BLUE, NOW_MS, namesOf, toIpv6, World } from './world.ts';
 
 const BOB = '240.0.1.12:80';
@@ -49,10 +50,11 @@ const SLOT = 5;
 function makeHost(t: Test) {
   const { arena, checksum, counters, taps } = makePacketMemory();
   const underlay = new LoopbackUnderlay(arena);
-  const egress = new Egress(arena, checksum, counters, taps, LOOPBACK);
   const sender = new VxlanSender(arena, LOOPBACK, 1, () => t.fail('a send failed'));
   const world = new World(arena.view, arena.allocate(2048));
   const { peers } = world;
+  const secure = secureSessions(arena, counters, peers);
+  const egress = new Egress({ arena, checksum, counters, taps, vtepAddress: LOOPBACK, secure });
   const probes = new PathProbes({ arena, peers, address: LOOPBACK, post: () => {} });
   const ingress = new Ingress({
     arena,
@@ -65,6 +67,7 @@ function makeHost(t: Test) {
     taps,
     peers,
     probes,
+    secure,
   });
   const peer = world.peers.add(LOOPBACK, underlay.port, SLOT);
   const path = join(t.testdir({ tap: '' }), 'tap');

@@ -13,6 +13,7 @@ import {
   GSO_UDP_L4,
   Offload,
 } from '../../src/dataplane/offload.ts';
+import { Peers } from '../../src/dataplane/peers.ts';
 import { QuotedPacket, readQuotedPacket } from '../../src/routing-mesh/icmp-error.ts';
 import { wrongChecksums } from '../routing-mesh/packets.ts';
 import {
@@ -26,6 +27,7 @@ import {
   randomBytes,
   slowSegments,
 } from './frames.ts';
+import { secureSessions } from './secure.ts';
 import { BLUE, inFamily, NOW_MS, VIPS, World } from './world.ts';
 
 const VNI = 0x12_3456;
@@ -42,8 +44,16 @@ function makeWire(t: Test) {
   const { arena, checksum, counters, taps } = makePacketMemory();
   const underlay = new LoopbackUnderlay(arena);
   const refused: number[] = [];
-  const onTooBig = ({ port }: { readonly port: number }) => refused.push(port);
-  const egress = new Egress(arena, checksum, counters, taps, LOOPBACK, onTooBig);
+  const secure = secureSessions(arena, counters, new Peers());
+  const egress = new Egress({
+    arena,
+    checksum,
+    counters,
+    taps,
+    vtepAddress: LOOPBACK,
+    secure,
+    onTooBig: ({ port }) => refused.push(port),
+  });
   const at = arena.allocate(70_000) + 34;
   const peer = loopbackPeer(underlay.port);
   peer.setPathMtu(PATH_MTU);

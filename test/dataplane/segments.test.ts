@@ -16,6 +16,7 @@ import {
   writeSuperframe,
 } from '../../src/dataplane/offload.ts';
 import { partialChecksumStart } from '../../src/dataplane/partial-checksum.ts';
+import { Peers } from '../../src/dataplane/peers.ts';
 import type { Arena } from '../../src/io/linux/arena.ts';
 import { wrongChecksums } from '../routing-mesh/packets.ts';
 import {
@@ -31,6 +32,7 @@ import {
   slowSegments,
   vxlanDatagram,
 } from './frames.ts';
+import { secureSessions } from './secure.ts';
 
 const VNI = 0x12_3456;
 const ACK = 0x10;
@@ -421,7 +423,8 @@ function makeWire(t: Test) {
   const memory = makePacketMemory();
   const { arena, checksum, counters, taps } = memory;
   const underlay = new LoopbackUnderlay(arena);
-  const egress = new Egress(arena, checksum, counters, taps, LOOPBACK);
+  const secure = secureSessions(arena, counters, new Peers());
+  const egress = new Egress({ arena, checksum, counters, taps, vtepAddress: LOOPBACK, secure });
   const coalescer = new Coalescer(arena, checksum);
   const at = arena.allocate(70_000) + 34;
   const peer = loopbackPeer(underlay.port);

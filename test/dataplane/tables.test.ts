@@ -4,7 +4,6 @@ import { AddressWords } from '../../src/core/address-words.ts';
 import { type Ip, parseIpv6 } from '../../src/core/ip.ts';
 import { PROTO_TCP } from '../../src/core/packet.ts';
 import { makeCaptureRing } from '../../src/dataplane/capture-ring.ts';
-import type { DataPlaneCommand } from '../../src/dataplane/commands.ts';
 import {
   Counters,
   DROP_REASONS,
@@ -15,10 +14,11 @@ import {
 import { Peers } from '../../src/dataplane/peers.ts';
 import type { Port } from '../../src/dataplane/port.ts';
 import { Switch } from '../../src/dataplane/switch.ts';
-import { Tables } from '../../src/dataplane/tables.ts';
+import { type TableCommand, Tables } from '../../src/dataplane/tables.ts';
 import { flowTableBytes } from '../../src/routing-mesh/flow-table.ts';
 import { Mesh } from '../../src/routing-mesh/mesh.ts';
 import { ethernetFrame, makePacketMemory } from './frames.ts';
+import { secureSessions } from './secure.ts';
 import { NOW_MS } from './world.ts';
 
 const BLUE = 4096;
@@ -38,9 +38,10 @@ function makeTables() {
   };
   const probed: number[] = [];
   const probes = { send: ({ sequence }: { sequence: number }) => probed.push(sequence) };
-  const { taps } = makePacketMemory();
-  const tables = new Tables(decide, mesh, peers, listener, probes, taps);
-  const apply = (...commands: DataPlaneCommand[]): void => {
+  const { arena, counters, taps } = makePacketMemory();
+  const secure = secureSessions(arena, counters, peers);
+  const tables = new Tables({ decide, mesh, peers, secure, listener, probes, taps });
+  const apply = (...commands: TableCommand[]): void => {
     for (const command of commands) tables.apply(command);
   };
   /** Where the address of the blue network is: a port's id, or a VTEP's last octet. */
@@ -53,22 +54,22 @@ function makeTables() {
     const { port, peer } = endpoint;
     return port === undefined ? `vtep ${(peer?.words.w3 ?? 0) & 255}` : `port ${port.id}`;
   };
-  return { tables, apply, where, place, decide, mesh, view, peers, served, probed, taps };
+  return { tables, apply, where, place, decide, mesh, view, peers, secure, served, probed, taps };
 }
 
-const NETWORK: DataPlaneCommand = {
+const NETWORK: TableCommand = {
   kind: 'setNetwork',
   vni: BLUE,
   subnet: parseCidr('10.0.1.0/24'),
   gateway: parseIpv4('10.0.1.1'),
 };
 
-function addPort(id: number, text: string, vni = BLUE): DataPlaneCommand {
+function addPort(id: number, text: string, vni = BLUE): TableCommand {
   const address = parseIpv4(text);
   return { kind: 'addPort', id, fd: id + 100, vni, address, mac: macOfIpv4(address) };
 }
 
-function setEndpoint(text: string, vtep: number, mac?: string): DataPlaneCommand {
+function setEndpoint(text: string, vtep: number, mac?: string): TableCommand {
   const address = parseIpv4(text);
   return {
     kind: 'setEndpoint',
@@ -79,7 +80,7 @@ function setEndpoint(text: string, vtep: number, mac?: string): DataPlaneCommand
   };
 }
 
-function removeEndpoint(text: string, vtep: number): DataPlaneCommand {
+function removeEndpoint(text: string, vtep: number): TableCommand {
   return { kind: 'removeEndpoint', vni: BLUE, address: parseIpv4(text), vtep };
 }
 
@@ -200,7 +201,7 @@ for (const [name, commands, expected] of [
     ],
     'nowhere',
   ],
-] as const satisfies readonly (readonly [string, readonly DataPlaneCommand[], string])[]) {
+] as const satisfies readonly (readonly [string, readonly TableCommand[], string])[]) {
   test(`tables: where an endpoint is: ${name}`, (t) => {
     const { apply, where } = makeTables();
     apply(NETWORK, ...commands);
@@ -304,6 +305,7 @@ test('tables: VTEPs, services and gauges', (t) => {
     vteps: 2,
     services: [{ scope: BLUE, vip, backends: [{ ...backends[0], newFlows: 1 }] }],
     flows: { tcp: 1, udp: 0, icmp: 0 },
+    aead: "OpenSSL of Node's binary",
   });
   apply(
     { kind: 'removeVtep', address: VTEP_B },

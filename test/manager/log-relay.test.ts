@@ -99,6 +99,7 @@ test('a session queues messages about logs up to a limit', async (t) => {
       networks: new Map(),
       services: new Map(),
       tasks: new Map(),
+      nodes: new Map(),
       managers: [],
       gossipSeeds: [],
     }),

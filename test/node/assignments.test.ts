@@ -3,6 +3,7 @@ import type {
   AssignmentChange,
   AssignmentSet,
   NetworkAssignment,
+  NodeAssignment,
   ServiceAssignment,
   TaskAssignment,
 } from '../../src/manager/session-protocol.ts';
@@ -36,6 +37,10 @@ function task(
   };
 }
 
+function node(id: string, publicKey = 'old'): NodeAssignment {
+  return { id, publicKey, address: '192.0.2.9', dataPathPort: 4789 };
+}
+
 const KNOWN: AssignmentSet = {
   clusterId: 'cluster',
   nodeId: 'node',
@@ -43,6 +48,7 @@ const KNOWN: AssignmentSet = {
   networks: [network('n1'), network('n2')],
   services: [service('s1'), service('s2')],
   tasks: [task('t1'), task('t2')],
+  nodes: [node('w1'), node('w2')],
   managers: ['192.0.2.1:2377'],
   gossipSeeds: ['192.0.2.1:7946'],
 };
@@ -50,9 +56,11 @@ const NO_CHANGE: AssignmentChange = {
   networks: [],
   services: [],
   tasks: [],
+  nodes: [],
   removedNetworks: [],
   removedServices: [],
   removedTasks: [],
+  removedNodes: [],
   managers: KNOWN.managers,
   gossipSeeds: KNOWN.gossipSeeds,
 };
@@ -69,6 +77,11 @@ const CASES: readonly [string, Partial<AssignmentChange>, Partial<AssignmentSet>
     'with removals',
     { removedNetworks: ['n1'], removedServices: ['s2'], removedTasks: ['t1', 't2'] },
     { networks: [network('n2')], services: [service('s1')], tasks: [] },
+  ],
+  [
+    'with a node that has another key, and one that was removed',
+    { nodes: [node('w1', 'new')], removedNodes: ['w2'] },
+    { nodes: [node('w1', 'new')] },
   ],
   ['that removes what is not known', { removedTasks: ['t9'] }, {}],
   [

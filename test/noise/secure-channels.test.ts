@@ -159,7 +159,7 @@ test('where only the responder sends, the initiator renews on what it receives',
 });
 
 test('a session is renewed when it has carried 2^60 messages, whoever began it', (t) => {
-  const [sim, a, b] = connected();
+  const [sim, , b] = connected();
   sim.run(10);
   const session = b.sending.get('n0')!;
   session.sent = 2 ** 59;
@@ -312,13 +312,17 @@ test('an initiation moves its sender only when the session is confirmed', (t) =>
   t.end();
 });
 
-test('the manager may say that a peer is elsewhere', (t) => {
+test('a peer that the manager says to be elsewhere begins anew there', (t) => {
   const [sim, a, b] = connected();
   a.endpoint = { address: 0x0a00_0063, port: 4789 };
   const before = b.log.length;
   sim.introduce(b, [a]);
+  t.equal(kinds(b).split(' ').slice(before).join(' '), 'remove');
   sim.introduce(b, [a]);
-  t.equal(kinds(b).split(' ').slice(before).join(' '), 'move');
+  t.equal(b.log.length, before + 1);
+  sim.send(b, a);
+  sim.deliver();
+  t.ok(sim.send(b, a));
   t.end();
 });
 

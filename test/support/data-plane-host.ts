@@ -2,11 +2,13 @@
 // Prints "ready", then answers each line on stdin with its counters, and ends with stdin.
 import { createInterface } from 'node:readline';
 import { macOfIpv4, parseCidr, parseIpv4, parseMac } from '../../src/core/address.ts';
+import { SILENT_LOG } from '../../src/core/capabilities.ts';
 import type { DataPlaneCommand } from '../../src/dataplane/commands.ts';
 import { DataPlane } from '../../src/dataplane/data-plane.ts';
 import { configureInterface } from '../../src/io/linux/netns.ts';
 import { TapOpener } from '../../src/io/linux/tap-opener.ts';
 import { SYSTEM_CLOCK, SYSTEM_RANDOM, systemSchedule } from '../../src/io/system.ts';
+import { Encryption } from '../../src/node/encryption.ts';
 import { PathMonitor } from '../../src/node/path-monitor.ts';
 import { VXLAN_PORT } from '../../src/vxlan/header.ts';
 
@@ -27,6 +29,8 @@ export interface HostTables {
   readonly flowFile: string;
   /** Of the TAPs; 1450 unless given. */
   readonly mtuBytes?: number;
+  /** Makes the network an encrypted one: this host's private key, and the keys of its peers in their order. */
+  readonly encryption?: { readonly privateKey: string; readonly publicKeys: readonly string[] };
   /** Of the underlay; 1500 unless given. */
   readonly linkMtuBytes?: number;
 }
@@ -40,6 +44,7 @@ const dataPlane = await DataPlane.start(SYSTEM_RANDOM, {
   linkMtuBytes,
   flowFile: tables.flowFile,
   onPath: (event) => paths.hear(event),
+  onSecureEvent: (event) => encryption?.receive(event),
   onPortGone: (id) => console.error(`port ${id} is gone`),
   onFailure: (error) => {
     throw error;
@@ -54,11 +59,12 @@ const paths = new PathMonitor(
   },
   { linkMtuBytes, ipv6: false },
 );
+const encryption = makeEncryption();
 const subnet = parseCidr(tables.subnet);
 const gateway = parseIpv4(tables.gateway);
 const { vni } = tables;
 await dataPlane.apply([
-  { kind: 'setNetwork', vni, subnet, gateway },
+  { kind: 'setNetwork', vni, subnet, gateway, encrypted: tables.encryption !== undefined },
   ...tables.peers.map(
     (peer): DataPlaneCommand => ({ kind: 'setVtep', address: parseIpv4(peer), port: VXLAN_PORT }),
   ),
@@ -98,5 +104,30 @@ for await (const _line of createInterface({ input: process.stdin })) {
   console.log(JSON.stringify({ ...counters, rss, cpuSeconds: (user + system) / 1e6 }));
 }
 paths.close();
+encryption?.close();
 await opener.close();
 await dataPlane.close();
+
+function makeEncryption(): Encryption | undefined {
+  if (tables.encryption === undefined) return undefined;
+  const { privateKey, publicKeys } = tables.encryption;
+  const made = new Encryption(
+    {
+      clock: SYSTEM_CLOCK,
+      random: SYSTEM_RANDOM,
+      log: SILENT_LOG,
+      schedule: systemSchedule,
+      apply: (commands) => dataPlane.apply(commands),
+    },
+    { privateKey: Buffer.from(privateKey, 'base64'), clusterId: 'lab', generation: Date.now() },
+  );
+  made.setPeers(
+    tables.peers.map((peer, index) => ({
+      nodeId: peer,
+      publicKey: Buffer.from(publicKeys[index] ?? '', 'base64'),
+      vtep: parseIpv4(peer),
+      port: VXLAN_PORT,
+    })),
+  );
+  return made;
+}

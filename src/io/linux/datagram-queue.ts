@@ -69,6 +69,9 @@ export class DatagramQueue {
   #tailSegments = 0;
   #tailBytes = 0;
   #tailIovecs = 0;
+  /** Where its last piece ends, and how long that is. */
+  #tailEnd = 0;
+  #tailLength = 0;
 
   /** @param isIpv6 - The family of the socket `fd`. */
   constructor(
@@ -93,7 +96,8 @@ export class DatagramQueue {
   /** Queues the datagram in [start, start + length) of the arena. */
   add(destination: Destination, start: number, length: number): void {
     this.#begin(destination, length, 1);
-    this.#addIovec(start, length);
+    if (this.#tailIovecs > 0 && start === this.#tailEnd) this.#extendIovec(length);
+    else this.#addIovec(start, length);
   }
 
   /** Queues one datagram that lies in two pieces. */
@@ -131,7 +135,6 @@ export class DatagramQueue {
     if (!joins) this.#beginMessage(destination, bytes, iovecs);
     this.#tailSegments += 1;
     this.#tailBytes += bytes;
-    this.#tailIovecs += iovecs;
     // A shorter datagram can only be the last of a run.
     if (bytes < this.#tailSegmentBytes) this.#tail = undefined;
   }
@@ -171,6 +174,17 @@ export class DatagramQueue {
   #addIovec(start: number, length: number): void {
     this.#arena.setIovec(this.#iovecs + this.#iovecCount * IOVEC_BYTES, start, length);
     this.#iovecCount += 1;
+    this.#tailIovecs += 1;
+    this.#tailEnd = start + length;
+    this.#tailLength = length;
+  }
+
+  /** Adds what lies right behind the last piece to it. */
+  #extendIovec(length: number): void {
+    const vector = this.#iovecs + (this.#iovecCount - 1) * IOVEC_BYTES;
+    this.#tailEnd += length;
+    this.#tailLength += length;
+    this.#arena.setSize(vector + 8, this.#tailLength);
   }
 
   #sendOne(index: number): void {
