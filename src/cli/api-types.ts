@@ -203,6 +203,8 @@ export interface AgentStatus {
     /** Entries of the flow table by protocol. */
     readonly flows?: Readonly<Record<string, number>>;
     readonly mtuBytes?: number;
+    /** What seals and opens the datagrams of encrypted networks. */
+    readonly aead?: string;
     /** Counters by name. */
     readonly packets?: Readonly<Record<string, number>>;
     /** Counters by reason. */
@@ -220,6 +222,14 @@ export interface AgentStatus {
     readonly rttMinMs?: number;
     /** Share of the last probes that were lost. */
     readonly lossRatio?: number;
+  }[];
+  /** Encrypted channels to the other nodes. */
+  readonly sessions?: readonly {
+    readonly node?: string;
+    readonly address?: string;
+    readonly state?: string;
+    /** Of the session that data is sent by. */
+    readonly ageSeconds?: number;
   }[];
   readonly gossip?: {
     readonly members?: readonly {

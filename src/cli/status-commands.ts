@@ -36,6 +36,7 @@ export function formatStatus(status: AgentStatus): string {
     clusterSection(status),
     dataPlaneSection(status),
     pathsSection(status),
+    sessionsSection(status),
     membersSection(status),
     peersSection(status),
     tasksSection(status),
@@ -78,6 +79,7 @@ function dataPlaneSection({ dataPlane }: AgentStatus): string {
     ['Endpoints', dataPlane?.endpoints],
     ['Services', dataPlane?.services],
     ['MTU', dataPlane?.mtuBytes],
+    ['Encryption', dataPlane?.aead],
     ['Flows', formatCounts(dataPlane?.flows)],
     ['Packets', formatCounts(dataPlane?.packets)],
     ['Drops', formatCounts(dataPlane?.drops)],
@@ -97,6 +99,20 @@ function pathsSection({ paths = [] }: AgentStatus): string {
   ]);
   const heads = ['NODE', 'ADDRESS', 'STATE', 'MTU', 'RTT', 'BEST RTT', 'LOSS'];
   return `Paths\n${formatTable(heads, rows)}`;
+}
+
+/** Channels that are in use: most nodes need none. */
+function sessionsSection({ sessions = [] }: AgentStatus): string {
+  const rows = sessions
+    .filter(({ state }) => state !== 'idle')
+    .map(({ node = '', address = '', state = '', ageSeconds }) => [
+      node,
+      address,
+      state,
+      ageSeconds === undefined ? '' : `${ageSeconds} s`,
+    ]);
+  if (rows.length === 0) return '';
+  return `Encrypted channels\n${formatTable(['NODE', 'ADDRESS', 'STATE', 'SESSION AGE'], rows)}`;
 }
 
 function formatMs(ms: number | undefined): string {

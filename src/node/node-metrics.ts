@@ -11,6 +11,7 @@ export function addNodeMetrics(metrics: Metrics, node: () => Node | undefined): 
   addTableMetrics(metrics, node);
   addPeerMetrics(metrics, node);
   addGossipMetrics(metrics, node);
+  addEncryptionMetrics(metrics, node);
   addPathMetrics(metrics, node);
   metrics.add({
     name: 'weft_tasks',
@@ -203,6 +204,30 @@ function addPathMetrics(metrics: Metrics, node: () => Node | undefined): void {
     'Largest outer packet that is sent to another node.',
     samples(({ mtuBytes }) => mtuBytes),
   );
+}
+
+function addEncryptionMetrics(metrics: Metrics, node: () => Node | undefined): void {
+  metrics.add({
+    name: 'weft_peer_session_age_seconds',
+    kind: 'gauge',
+    help: 'Age of the encrypted session with another node.',
+    labels: ['node', 'vtep'],
+    read: () => {
+      const channels = node()?.encryption.status() ?? [];
+      return channels.flatMap(({ peerId, endpoint, sessionAgeMs }) => {
+        if (sessionAgeMs === undefined) return [];
+        const labels = { node: peerId, vtep: formatIp(endpoint.address) };
+        return [{ labels, value: sessionAgeMs / 1000 }];
+      });
+    },
+  });
+  metrics.add({
+    name: 'weft_handshake_drops_total',
+    kind: 'counter',
+    help: 'Handshake messages of encrypted networks that were not acted upon, by reason.',
+    labels: ['reason'],
+    read: () => byName(node()?.encryption.drops() ?? {}, 'reason'),
+  });
 }
 
 function byName(values: Readonly<Record<string, number>>, label: string): Sample[] {

@@ -18,7 +18,8 @@ export async function nodeStatus(
   if (identity === undefined || node === undefined) {
     return { version, node: { hostname }, cluster: undefined };
   }
-  const { ports, vteps, networks, endpoints, services, flows } = await node.dataPlane.status();
+  const { ports, vteps, networks, endpoints, services, flows, aead } =
+    await node.dataPlane.status();
   const drops = Object.entries(node.dataPlane.counters.drops()).filter(([, count]) => count > 0);
   const names = new Map(node.assignments?.tasks.map(({ id, name }) => [id, name]) ?? []);
   return {
@@ -42,10 +43,12 @@ export async function nodeStatus(
       services: services.length,
       flows,
       mtuBytes: node.overlayMtuBytes,
+      aead,
       packets: node.dataPlane.counters.traffic(),
       drops: Object.fromEntries(drops),
     },
     paths: pathStatus(node),
+    sessions: sessionStatus(node),
     gossip: {
       members: node.peers.members().map(({ name, address, state }) => ({ name, address, state })),
     },
@@ -73,6 +76,16 @@ function pathStatus(node: Node): readonly Readonly<Record<string, unknown>>[] {
     rttMs: roundTrips === undefined ? undefined : roundTrips.smoothedUs / 1000,
     rttMinMs: roundTrips === undefined ? undefined : roundTrips.minUs / 1000,
     lossRatio,
+  }));
+}
+
+/** The encrypted channels to the other nodes. */
+function sessionStatus(node: Node): readonly Readonly<Record<string, unknown>>[] {
+  return node.encryption.status().map(({ peerId, endpoint, state, sessionAgeMs }) => ({
+    node: peerId,
+    address: formatIpPort(endpoint.address, endpoint.port),
+    state,
+    ageSeconds: sessionAgeMs === undefined ? undefined : Math.round(sessionAgeMs / 1000),
   }));
 }
 

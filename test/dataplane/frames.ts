@@ -179,7 +179,7 @@ export interface PacketMemory {
 }
 
 export function makePacketMemory(): PacketMemory {
-  const arena = new Arena(1024 * 1024);
+  const arena = new Arena(2048 * 1024);
   const taps = new CaptureTaps(arena, { nowMs: () => 0, epochMs: () => 0 });
   return { arena, checksum: loadChecksumKernel(arena.memory), counters: new Counters(), taps };
 }

@@ -385,9 +385,15 @@ for (const [title, body, status, message] of [
   ],
   [
     'an option of elsewhere',
-    { Name: 'x', Options: { encrypted: 'yes' } },
+    { Name: 'x', Options: { 'com.docker.network.bridge.name': 'yes' } },
     400,
-    /Options\.encrypted is not supported: "yes" was given/,
+    /Options\.com\.docker\.network\.bridge\.name is not supported: "yes" was given/,
+  ],
+  [
+    'an encryption that is none',
+    { Name: 'x', Options: { encrypted: 'false' } },
+    400,
+    /Options\.encrypted: expected "" or "true"; "false" was given/,
   ],
   [
     'a word for a flag',

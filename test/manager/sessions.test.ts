@@ -103,6 +103,42 @@ test('a node is ready with its first session, and has an address on the ingress 
   t.match((await lab.get(`/nodes/${body.nodeId}`)).body.Status, { State: 'down' }, 'never came');
 });
 
+test('every node learns the keys of all members, and forgets those of removed ones', async (t) => {
+  const lab = await startLab(t);
+  const alpha = await FakeAgent.join(lab, 'alpha');
+  const beta = await FakeAgent.join(lab, 'beta');
+  const gamma = await FakeAgent.join(lab, 'gamma');
+  t.same(alpha.assignments?.nodes, [], 'who has no key is not vouched for');
+  const key = (fill: number): string => Buffer.alloc(32, fill).toString('base64');
+  const tell = (agent: FakeAgent, publicKey: string): Promise<Response> => {
+    const { hostname } = agent;
+    const platform = { architecture: 'x86_64', os: 'linux' };
+    const resources = { nanoCpus: 1e9, memoryBytes: 1e9 };
+    const description = { hostname, platform, resources, agentVersion: '0.1.0', publicKey };
+    return agent.report([], { description });
+  };
+  const keys = (agent: FakeAgent): string[] =>
+    (agent.assignments?.nodes ?? []).map(({ id, publicKey }) => `${id} ${publicKey}`).sort();
+  for (const [index, agent] of [alpha, beta, gamma].entries()) await tell(agent, key(index));
+  await lab.time.advance(100);
+  const all = [alpha, beta, gamma].map(({ id }, index) => `${id} ${key(index)}`).sort();
+  for (const agent of [alpha, beta, gamma]) t.same(keys(agent), all);
+  t.match(alpha.assignments?.nodes[0], { address: /^192\.0\.2\./, dataPathPort: 4789 });
+
+  await tell(beta, key(9));
+  await lab.time.advance(100);
+  t.ok(keys(alpha).includes(`${beta.id} ${key(9)}`), 'a new key takes the place of the old one');
+
+  await gamma.request('POST', '/weft/v1/leave');
+  await lab.delete(`/nodes/${beta.id}?force=true`);
+  await lab.time.advance(100);
+  t.same(keys(alpha), [`${alpha.id} ${key(0)}`], 'nobody vouches for who has left or was removed');
+
+  const refused = await tell(alpha, 'AAAA');
+  t.equal(refused.status, 400);
+  t.match(await refused.json(), { message: /publicKey.*expected 32 bytes in base64/ });
+});
+
 test('only a node’s own secret opens its session', async (t) => {
   const lab = await startLab(t);
   const agent = await FakeAgent.join(lab, 'alpha');

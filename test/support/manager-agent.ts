@@ -144,6 +144,7 @@ export class FakeAgent {
       networks: merge(this.assignments.networks, change.networks, change.removedNetworks),
       services: merge(this.assignments.services, change.services, change.removedServices),
       tasks: merge(this.assignments.tasks, change.tasks, change.removedTasks),
+      nodes: merge(this.assignments.nodes, change.nodes, change.removedNodes),
       managers: change.managers,
       gossipSeeds: change.gossipSeeds,
     };
