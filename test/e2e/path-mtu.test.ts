@@ -17,11 +17,11 @@ import {
 
 const MEGABYTES_10 = 10 * 1024 * 1024;
 const NARROW_MTU = 1280;
-/** What the narrow path leaves to an inner packet. */
-const INNER_MTU = NARROW_MTU - 50;
+/** What the tunnel adds to an inner packet, and what more it does on an encrypted network. */
+const OVERHEAD = 50;
+const ENCRYPTION_OVERHEAD = 32;
 const PUBLISHED = 8080;
 const UDP_HEADERS = 28;
-const DATAGRAM_BYTES = [1, INNER_MTU - UDP_HEADERS, INNER_MTU - UDP_HEADERS + 1, 1_400, 9_000];
 
 /** Routers that are silent about packets that they cannot pass on. */
 const SILENCE = `table inet silence {
@@ -79,16 +79,20 @@ async function moves(t: Test, client: TestClient, base: string, name: string): P
 }
 
 async function ping(lab: Lab, from: PlacedTask, address: string, ...options: string[]) {
-  const command = ['ping', '-c', '3', '-i', '0.3', '-W', '1', '-s', '1400', ...options, address];
+  const command = ['ping', '-c', '3', '-i', '0.3', '-W', '1', '-s', '1380', ...options, address];
   const { stdout } = await lab.exec(from.netns, ['sh', '-c', `${command.join(' ')} || true`]);
   return stdout;
 }
 
-for (const [name, isSilent] of [
-  ['routers that say what does not pass', false],
-  ['routers that say nothing', true],
+for (const [name, isSilent, isEncrypted] of [
+  ['with routers that say what does not pass', false, false],
+  ['with routers that say nothing', true, false],
+  ['under an encrypted network', true, true],
 ] as const) {
-  test(`a path that becomes narrow, with ${name}`, {
+  /** What the narrow path leaves to an inner packet. */
+  const innerMtu = NARROW_MTU - OVERHEAD - (isEncrypted ? ENCRYPTION_OVERHEAD : 0);
+  const datagramBytes = [1, innerMtu - UDP_HEADERS, innerMtu - UDP_HEADERS + 1, 1_370, 9_000];
+  test(`a path that becomes narrow, ${name}`, {
     skip: !canMakeLab() && 'needs root',
     timeout: 240_000,
   }, async (t) => {
@@ -103,7 +107,8 @@ for (const [name, isSilent] of [
     const routers = addRouters(lab);
     for (const router of routers) await configureRouter(lab, router, isSilent);
 
-    await manager.weft('network', 'create', '--subnet', '10.77.0.0/24', 'app');
+    const flags = isEncrypted ? ['--opt', 'encrypted'] : [];
+    await manager.weft('network', 'create', ...flags, '--subnet', '10.77.0.0/24', 'app');
     await manager.weft(
       ...['service', 'create', '--name', 'web', '--runtime', 'process', '--network', 'app'],
       ...['--replicas', '2', '-p', `${PUBLISHED}:${HTTP_PORT}`, ...SERVER_COMMAND],
@@ -145,11 +150,11 @@ for (const [name, isSilent] of [
 
     t.match(await ping(lab, here, there.address, '-M', 'dont'), / 3 received/, 'without DF');
     const refused = await ping(lab, here, there.address, '-M', 'do');
-    t.match(refused, new RegExp(`mtu ?= ?${INNER_MTU}`), 'with DF the sender is told');
+    t.match(refused, new RegExp(`mtu ?= ?${innerMtu}`), 'with DF the sender is told');
     t.match(refused, / 0 received/);
     t.match(await ping(lab, here, there.address, '-M', 'want'), /[23] received/, 'and heeds it');
-    const echoed = await fromThere.echo(here.address, UDP_PORT, DATAGRAM_BYTES);
-    t.same(echoed, DATAGRAM_BYTES, 'datagrams around the limit');
+    const echoed = await fromThere.echo(here.address, UDP_PORT, datagramBytes);
+    t.same(echoed, datagramBytes, 'datagrams around the limit');
 
     const { paths = [], dataPlane } = await statusOf(agents[0] as (typeof agents)[number]);
     const [path] = paths;

@@ -229,7 +229,13 @@ export interface AgentStatus {
     readonly flows: Readonly<Record<string, number>>;
     readonly packets: Readonly<Record<string, number>>;
     readonly drops: Readonly<Record<string, number>>;
+    readonly aead: string;
   };
+  readonly sessions?: readonly {
+    readonly address: string;
+    readonly state: string;
+    readonly ageSeconds?: number;
+  }[];
   readonly paths?: readonly {
     readonly address: string;
     readonly state: string;
