@@ -393,7 +393,7 @@ export class Egress {
     const payloadBytes = ETHERNET_HEADER_BYTES + packet.ipTotalBytes - headerBytes;
     this.#headerBytes = VXLAN_HEADER_BYTES + headerBytes;
     // Between seals nothing can be damaged: who opens them marks the frame, and no sum is needed.
-    this.#isPartial = this.#session !== undefined && packet.etherType === ETHERTYPE_IPV4;
+    this.#isPartial = this.#session !== undefined;
     this.#sumHeaders(packet);
     let done = 0;
     for (let index = 0; done < payloadBytes; index += 1) {

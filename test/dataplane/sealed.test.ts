@@ -9,7 +9,7 @@ import { Egress } from '../../src/dataplane/egress.ts';
 import { Ingress } from '../../src/dataplane/ingress.ts';
 import { GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, Offload } from '../../src/dataplane/offload.ts';
 import { PathProbes } from '../../src/dataplane/path-probes.ts';
-import { Peers } from '../../src/dataplane/peers.ts';
+import { type Peer, Peers } from '../../src/dataplane/peers.ts';
 import { Port } from '../../src/dataplane/port.ts';
 import { PortWriter } from '../../src/dataplane/port-writer.ts';
 import { SecureControl } from '../../src/dataplane/secure-control.ts';
@@ -31,11 +31,12 @@ import {
   vxlanDatagram,
 } from './frames.ts';
 import { secureSessions } from './secure.ts';
-import { BLUE, NOW_MS, World } from './world.ts';
+import { BLUE, inFamily, NOW_MS, namesOf, World } from './world.ts';
 
 const BOB = '240.0.1.12:80';
 const REMOTE = '240.0.1.13:7000';
 const SPEC: FrameSpec = { from: REMOTE, to: BOB, sequence: 0xffff_f000, dontFragment: true };
+const SPEC6 = { ...SPEC, from: inFamily(6, REMOTE), to: inFamily(6, BOB), dontFragment: false };
 const ELSEWHERE = parseIpv4('127.9.9.9');
 
 /** Keys of session number `index`: what one side sends by is what the other receives by. */
@@ -86,9 +87,10 @@ function makePair(t: Test) {
   for (const sessions of [sending, receiving]) sessions.encryptedVnis.add(BLUE);
   const path = join(t.testdir({ tap: '' }), 'tap');
   const fd = openSync(path, 'a');
-  const bob = world.ports.bob;
-  const port = new Port({ id: 9, fd, scope: BLUE, address: bob.address, mac: bob.mac });
-  world.decide.networks.get(BLUE)?.set(new Endpoint(bob.address, bob.mac, { port }));
+  const port = new Port({ id: 9, fd, scope: BLUE, ...namesOf('bob') });
+  const blue = world.decide.networks.get(BLUE);
+  blue?.set(new Endpoint(port, { port }));
+  blue?.set(new Endpoint<Port, Peer>(namesOf('remote'), { peer: here }));
   const raw = new VxlanSender(arena, LOOPBACK, 1, () => t.fail('a send failed'));
   t.teardown(() => {
     closeSync(fd);
@@ -193,6 +195,11 @@ for (const [name, spec, offload] of [
     'a TCP superframe',
     { ...SPEC, payload: randomBytes(20_001, 3), partial: true },
     superframe(GSO_TCPV4, 1_352),
+  ],
+  [
+    'a TCP superframe of IPv6',
+    { ...SPEC6, payload: randomBytes(20_001, 3), partial: true },
+    superframe(GSO_TCPV6, 1_332),
   ],
   [
     'a UDP superframe',

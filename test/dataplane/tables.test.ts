@@ -87,7 +87,7 @@ function removeEndpoint(text: string, vtep: number): TableCommand {
 const SIX = parseIpv6('fd00::5');
 
 /** The same command about an endpoint that has `address6` as well. */
-function withIpv6<Command extends DataPlaneCommand>(command: Command, address6 = SIX): Command {
+function withIpv6<Command extends TableCommand>(command: Command, address6 = SIX): Command {
   return { ...command, address6 };
 }
 
@@ -123,7 +123,7 @@ for (const [name, commands, expected] of [
     [withIpv6(setEndpoint('10.0.1.5', VTEP_B)), { ...NETWORK, gateway6: parseIpv6('fd00::1') }],
     'vtep 2',
   ],
-] as const satisfies readonly (readonly [string, readonly DataPlaneCommand[], string])[]) {
+] as const satisfies readonly (readonly [string, readonly TableCommand[], string])[]) {
   test(`tables: where an IPv6 address is: ${name}`, (t) => {
     const { apply, place } = makeTables();
     apply(NETWORK, ...commands);
