@@ -45,6 +45,8 @@ const NOT_ENCRYPTED = dropIndex('not-encrypted');
 const UNKNOWN_SESSION = dropIndex('unknown-session');
 const BAD_AUTH = dropIndex('bad-auth');
 const REPLAY = dropIndex('replay');
+/** How every data message begins: its type and three zero bytes. */
+const DATA_FIRST_WORD = MESSAGE_DATA << 24;
 const NOTHING_TO_OFFLOAD = new Offload();
 
 /** What {@link Ingress} works with. */
@@ -141,7 +143,7 @@ export class Ingress {
   #takeSealed(at: number, stride: number, end: number, nowMs: number): number {
     const { arena, counters, secure } = this.#deps;
     const length = Math.min(stride, end - at);
-    if (length < DATA_OVERHEAD_BYTES) {
+    if (length < DATA_OVERHEAD_BYTES || arena.view.getInt32(at) !== DATA_FIRST_WORD) {
       counters.drop(BAD_AUTH);
       return 1;
     }
@@ -191,7 +193,7 @@ export class Ingress {
     const { view } = this.#deps.arena;
     return (
       bytes > DATA_OVERHEAD_BYTES &&
-      view.getUint8(at) === MESSAGE_DATA &&
+      view.getInt32(at) === DATA_FIRST_WORD &&
       view.getInt32(at + 4, true) === session.localIndex
     );
   }

@@ -360,7 +360,15 @@ test('`network create` puts every address with its subnet', async (t) => {
   t.same(agent.requests[0], { request: 'POST /networks/create', body });
   await weft(agent, [
     ...['network', 'create', '--attachable', '--internal', '--label', 'a=b', '--label', 'c'],
-    ...['-o', 'flood=true', '--subnet', '10.1.0.0/16', '--subnet=10.2.0.0/16'],
+    ...[
+      '-o',
+      'flood=true',
+      '--opt',
+      'encrypted',
+      '--subnet',
+      '10.1.0.0/16',
+      '--subnet=10.2.0.0/16',
+    ],
     ...['--gateway', '10.2.0.9', '--ip-range', '10.1.7.0/24'],
     ...['--aux-address', 'dns=10.1.0.5', '--aux-address', 'ntp=10.1.0.6', 'net'],
   ]);
@@ -368,7 +376,7 @@ test('`network create` puts every address with its subnet', async (t) => {
     ...body,
     Internal: true,
     Attachable: true,
-    Options: { flood: 'true' },
+    Options: { flood: 'true', encrypted: '' },
     Labels: { a: 'b', c: '' },
     IPAM: {
       Driver: 'default',

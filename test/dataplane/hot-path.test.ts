@@ -12,9 +12,11 @@ import { Ingress } from '../../src/dataplane/ingress.ts';
 import { GSO_TCPV4, GSO_UDP_L4, Offload, readOffload } from '../../src/dataplane/offload.ts';
 import { partialChecksumStart } from '../../src/dataplane/partial-checksum.ts';
 import { PathProbes } from '../../src/dataplane/path-probes.ts';
-import type { Peer } from '../../src/dataplane/peers.ts';
+import { type Peer, Peers } from '../../src/dataplane/peers.ts';
 import { Port } from '../../src/dataplane/port.ts';
 import { PortWriter } from '../../src/dataplane/port-writer.ts';
+import { SESSION_LANES_MAX } from '../../src/noise/keypairs.ts';
+import { REPLAY_WINDOW_WORDS } from '../../src/noise/replay-window.ts';
 import { Endpoint } from '../../src/vxlan/fdb.ts';
 import { NEIGHBOR_ADVERTISEMENT_FRAME_BYTES } from '../../src/vxlan/nd.ts';
 import { endpoint } from '../routing-mesh/packets.ts';
@@ -291,6 +293,39 @@ test('sending and receiving allocate nothing but numbers too large for V8’s sm
   }
   const { 'port-frames-out': frames, 'port-bytes-out': bytes } = counters.traffic();
   t.ok(bytes / frames > 900, 'frames and superframes arrived');
+  t.end();
+});
+
+test('sealing and opening allocate nothing but the addresses that OpenSSL takes', (t) => {
+  const { arena, counters } = makePacketMemory();
+  const peers = new Peers();
+  const sessions = secureSessions(arena, counters, peers);
+  const key = randomBytes(32, 1);
+  sessions.install({
+    kind: 'installSession',
+    vtep: LOOPBACK,
+    address: LOOPBACK,
+    port: 1,
+    keypair: {
+      ...{ localIndex: 7, remoteIndex: 7, isInitiator: true, createdAtMs: 0 },
+      ...{ sendKey: key, receiveKey: key },
+    },
+    replayWords: new Int32Array(SESSION_LANES_MAX * REPLAY_WINDOW_WORDS),
+    isConfirmed: true,
+  });
+  const session = peers.at(LOOPBACK).session!;
+  const at = arena.allocate(1_500);
+  let opened = 0;
+  const perCall = bytesPerCall(CALLS, NOISE_BYTES, (calls) => {
+    for (let call = 0; call < calls; call++) {
+      session.seal(at, 1_400);
+      opened = session.open(at, 1_432);
+    }
+  });
+  // A record's address, sealing and opening: contexts and parameters are numbers that exist already.
+  const allowed = 2 * BOXED_NUMBER_BYTES + NOISE_BYTES;
+  t.ok(perCall < allowed, `${perCall.toFixed(2)} bytes per message`);
+  t.equal(opened, 1_400);
   t.end();
 });
 

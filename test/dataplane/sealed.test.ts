@@ -27,6 +27,7 @@ import {
   LOOPBACK,
   LoopbackUnderlay,
   makePacketMemory,
+  makeRandom,
   randomBytes,
   vxlanDatagram,
 } from './frames.ts';
@@ -334,6 +335,7 @@ test('forged, repeated and foreign messages are dropped, and the others of their
     ['a bit of the tag', (run) => flip(run, 3, -1), { 'bad-auth': 1 }, 1],
     ['the counter', (run) => flip(run, 3, 15), { 'bad-auth': 1 }, 1],
     ['a lane that nobody has', (run) => flip(run, 3, 8), { 'bad-auth': 1 }, 1],
+    ['a reserved byte', (run) => flip(run, 3, 2), { 'bad-auth': 1 }, 1],
     ['the index', (run) => flip(run, 3, 4), { 'unknown-session': 1 }, 1],
     ['the first message', (run) => flip(run, 0, 40), { 'bad-auth': 1 }, 1],
     ['the last message', (run) => flip(run, 7, 40), { 'bad-auth': 1 }, 1],
@@ -510,5 +512,38 @@ test('a datagram of the control thread leaves from the VXLAN port', (t) => {
       }),
     new RangeError('Cannot send a datagram of 1501 bytes: expected 1500 at most'),
   );
+  t.end();
+});
+
+test('100,000 damaged messages do no harm, and none gets through', (t) => {
+  const pair = makePair(t);
+  pair.connect();
+  const inputs = [
+    ...sealedRun(pair),
+    encodeInitiation(7, randomBytes(108, 3)),
+    vxlanDatagram(BLUE, ethernetFrame({ ...SPEC, payload: randomBytes(200, 3) })),
+  ];
+  const random = makeRandom(0x5eed);
+  for (let sent = 0; sent < 100_000; ) {
+    const batch: Uint8Array[] = [];
+    for (let size = 1 + random(8); size > 0; size -= 1) {
+      const input = inputs[random(inputs.length)]!;
+      const message = input.slice();
+      for (let edits = 1 + random(3); edits > 0; edits -= 1) {
+        const place = random(random(2) === 0 ? Math.min(40, message.length) : message.length);
+        message[place] = (message[place]! + 1 + random(255)) & 255;
+      }
+      if (Buffer.compare(message, input) === 0) continue; // one edit took the other back
+      batch.push(random(8) === 0 ? message.subarray(0, random(message.length)) : message);
+    }
+    sent += batch.length;
+    pair.inject(...batch);
+    if (pair.receive().length > 0) t.fail(`message ${sent} or one before it got through`);
+    if (sent % 400 < 8) pair.receiving.sweep();
+  }
+  const { 'bad-auth': forged = 0, 'not-encrypted': plain = 0 } = pair.drops();
+  t.ok(forged > 10_000 && plain > 1_000, JSON.stringify(pair.drops()));
+  pair.inject(inputs[0]!);
+  t.ok(pair.receive().length > 0, 'the true one is still taken');
   t.end();
 });

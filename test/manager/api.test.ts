@@ -278,6 +278,24 @@ test('a cluster of before IPv6 makes dual-stack networks of subnets that it is g
   t.equal((await lab.post('/networks/create', given)).status, 201);
 });
 
+test('an encrypted network is made and shown as Docker does it', async (t) => {
+  const lab = await startLab(t);
+  const agent = await FakeAgent.join(lab, 'alpha');
+  for (const [Name, Options, shown] of [
+    ['empty', { encrypted: '' }, { encrypted: '' }],
+    ['true', { encrypted: 'true', [VNI]: '5000' }, { encrypted: 'true', [VNI]: '5000' }],
+    ['open', {}, {}],
+  ] as const) {
+    t.equal((await lab.post('/networks/create', { Name, Options })).status, 201);
+    const { body } = await lab.get(`/networks/${Name}`);
+    t.match(body.Options, { ...shown, [VNI]: /^\d+$/ });
+    t.equal('encrypted' in body.Options, 'encrypted' in shown);
+    await lab.time.advance(100);
+    const assigned = agent.assignments?.networks.find(({ name }) => name === Name);
+    t.equal(assigned?.encrypted, 'encrypted' in shown ? true : undefined);
+  }
+});
+
 const VNI = 'com.docker.network.driver.overlay.vxlanid_list';
 const subnet = (Subnet: string, rest = {}) => ({ IPAM: { Config: [{ Subnet, ...rest }] } });
 const dualStack = (...Config: object[]) => ({ EnableIPv6: true, IPAM: { Config } });

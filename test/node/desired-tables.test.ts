@@ -80,6 +80,19 @@ function commands(changes: Partial<TableSources>): DataPlaneCommand[] {
   return [...desiredTables(sources(changes)).values()];
 }
 
+test('an encrypted network is one to the packet thread, and others are not', (t) => {
+  const networks = [INGRESS, { ...BLUE, encrypted: true }];
+  const set = commands({ networks }).filter((command) => command.kind === 'setNetwork');
+  t.same(
+    set.map(({ vni, encrypted }) => [vni, encrypted]),
+    [
+      [4096, undefined],
+      [4097, true],
+    ],
+  );
+  t.end();
+});
+
 test('networks, VTEPs, remote endpoints and services become entries, in that order', (t) => {
   const endpoints = [
     placed({ address: '10.0.1.5', taskId: 'here' }),
