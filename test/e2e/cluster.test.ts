@@ -40,6 +40,7 @@ const METRIC_FAMILIES = [
   'weft_peer_rtt_seconds',
   'weft_peer_probe_loss_ratio',
   'weft_peer_path_mtu_bytes',
+  'weft_handshake_drops_total',
   'weft_tasks',
   'weft_published_port_conflicts',
   'weft_cluster_tasks',
