@@ -15,7 +15,9 @@ const pinnedNode = `${root}node_modules/node/bin/node`;
 
 if (Number(process.versions.node.split('.')[0]) >= NODE_MAJOR_MIN) {
   // Stripped and compiled sources are kept between runs: an agent that restarts must be quick.
-  nodeModule.enableCompileCache?.();
+  const cache = nodeModule.enableCompileCache?.();
+  // Each thread has a cache of its own, and takes the directory from here.
+  if (cache?.directory !== undefined) process.env.NODE_COMPILE_CACHE ??= cache.directory;
   const main = isCheckout ? '../src/cli/main.ts' : '../dist/src/cli/main.js';
   // A bug's rejection is left to end the process with its stack trace.
   void import(new URL(main, import.meta.url).href).then(({ runProcess }) =>

@@ -5,6 +5,7 @@ import { type HttpServer, serveHttp } from './io/http-server.ts';
 import { missingPrerequisites } from './io/linux/prerequisites.ts';
 import { Metrics } from './io/metrics.ts';
 import { packageVersion } from './io/package-version.ts';
+import { collectAtRest } from './io/resting-heap.ts';
 import { systemLog } from './io/system.ts';
 import { localApi } from './node/local-api.ts';
 import { addManagerMetrics } from './node/manager-metrics.ts';
@@ -108,6 +109,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
     });
   }
   await agent.start();
+  collectAtRest();
   try {
     await stopped.promise;
   } finally {

@@ -7,16 +7,26 @@ interface Waiting {
   readonly reject: (error: Error) => void;
 }
 
+/** A thread that has had nothing to do for so long ends. Tasks often start a few at a time. */
+const IDLE_MS = 3_000;
+
 /**
  * Opens TAPs in other network namespaces, on a thread that exists for nothing else: `setns` changes
  * the namespace of the whole thread, and neither the control nor the packet thread may ever be
- * elsewhere. The thread starts with the first request.
+ * elsewhere. The thread takes some 10 MB: it starts with a request, and ends when it is idle.
  */
 export class TapOpener {
+  readonly #idleMs: number;
   #worker: Worker | undefined;
+  #idle: NodeJS.Timeout | undefined;
   #nextId = 1;
   /** BOUNDED by the callers: one entry per attachment being made. */
   readonly #waiting = new Map<number, Waiting>();
+
+  /** @param idleMs - How long the thread outlives the last request, in milliseconds. */
+  constructor(idleMs: number = IDLE_MS) {
+    this.#idleMs = idleMs;
+  }
 
   /**
    * Opens (or makes) the persistent TAP `device` in the namespace at `netnsPath`.
@@ -35,11 +45,24 @@ export class TapOpener {
 
   /** Ends the thread. Requests under way are refused. */
   async close(): Promise<void> {
-    await this.#worker?.terminate();
+    await this.#end();
     this.#fail(new Error('Cannot open a TAP: the opener was closed'));
   }
 
+  /** Whether the thread is there. */
+  get isRunning(): boolean {
+    return this.#worker !== undefined;
+  }
+
+  async #end(): Promise<void> {
+    clearTimeout(this.#idle);
+    const worker = this.#worker;
+    this.#worker = undefined; // the next request has a thread of its own
+    await worker?.terminate();
+  }
+
   #start(): Worker {
+    clearTimeout(this.#idle);
     if (this.#worker !== undefined) return this.#worker;
     const worker = new Worker(workerUrl(import.meta.url, './tap-opener-worker'));
     worker.unref();
@@ -48,8 +71,11 @@ export class TapOpener {
       this.#waiting.delete(answer.id);
       if (answer.fd !== undefined) waiting?.resolve(answer.fd);
       else waiting?.reject(Object.assign(new Error(answer.message), { code: answer.code }));
+      if (this.#waiting.size > 0) return;
+      this.#idle = setTimeout(() => void this.#end(), this.#idleMs).unref();
     });
     worker.on('error', (error: Error) => {
+      if (this.#worker !== worker) return;
       this.#worker = undefined;
       this.#fail(error);
     });

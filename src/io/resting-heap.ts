@@ -1,0 +1,71 @@
+import { flushCompileCache } from 'node:module';
+import { type EventLoopUtilization, performance } from 'node:perf_hooks';
+import { getHeapStatistics, setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+
+/** How often a thread is looked at. */
+const LOOK_MS = 2_000;
+/** A thread is at rest when it worked for less than this share of the time since the last look. */
+const BUSY_SHARE_MAX = 0.1;
+/** A collection must be worth its pause, about 1 ms per MB: the heap has grown by so much, … */
+const GROWTH_BYTES_MIN = 6_000_000;
+/** … and by this share of what the last collection left. */
+const GROWTH_SHARE_MIN = 0.25;
+
+/**
+ * When to collect a heap's garbage. V8 collects when a heap wants to grow, so the garbage of a start, or
+ * of a burst of work, stays resident for as long as the thread has nothing more to do.
+ */
+export class RestingHeap {
+  /** What the last collection left, in bytes. */
+  #leftBytes = 0;
+
+  /**
+   * Whether to collect now.
+   *
+   * @param busyShare - Of the time since the last look, from 0 to 1.
+   * @param heapBytes - What the heap takes of memory, garbage and unused pages included.
+   */
+  isWorthCollecting(busyShare: number, heapBytes: number): boolean {
+    if (busyShare >= BUSY_SHARE_MAX) return false;
+    const growth = heapBytes - this.#leftBytes;
+    return growth >= Math.max(GROWTH_BYTES_MIN, this.#leftBytes * GROWTH_SHARE_MIN);
+  }
+
+  /** @param heapBytes - What the heap takes of memory after a collection. */
+  collected(heapBytes: number): void {
+    this.#leftBytes = heapBytes;
+  }
+}
+
+/**
+ * Collects this thread's garbage whenever it has come to rest and the heap has grown, for as long as the
+ * process lives. What was compiled is written to the compile cache then, too: an agent that gets a
+ * SIGKILL writes nothing, and the next one must be quick.
+ */
+export function collectAtRest(): void {
+  const heap = new RestingHeap();
+  let before: EventLoopUtilization = performance.eventLoopUtilization();
+  const look = (): void => {
+    const now = performance.eventLoopUtilization();
+    const { utilization } = performance.eventLoopUtilization(now, before);
+    before = now;
+    if (!heap.isWorthCollecting(utilization, heapBytes())) return;
+    flushCompileCache();
+    collectGarbage();
+    heap.collected(heapBytes());
+  };
+  setInterval(look, LOOK_MS).unref();
+}
+
+/** Collects all garbage of the calling thread and gives the memory back. It stands still for that long. */
+export function collectGarbage(): void {
+  // V8 offers its collector to contexts that are made after the flag is set, and to no other code.
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as NodeJS.GCFunction;
+  collect({ type: 'major', execution: 'sync', flavor: 'last-resort' });
+}
+
+function heapBytes(): number {
+  return getHeapStatistics().total_physical_size;
+}
