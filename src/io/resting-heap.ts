@@ -2,15 +2,16 @@ import { flushCompileCache } from 'node:module';
 import { type EventLoopUtilization, performance } from 'node:perf_hooks';
 import { getHeapStatistics, setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
+import { mallocTrim } from './linux/ffi.ts';
 
 /** How often a thread is looked at. */
 const LOOK_MS = 2_000;
 /** A thread is at rest when it worked for less than this share of the time since the last look. */
 const BUSY_SHARE_MAX = 0.1;
 /** A collection must be worth its pause, about 1 ms per MB: the heap has grown by so much, … */
-const GROWTH_BYTES_MIN = 6_000_000;
+const GROWTH_BYTES_MIN = 3_000_000;
 /** … and by this share of what the last collection left. */
-const GROWTH_SHARE_MIN = 0.25;
+const GROWTH_SHARE_MIN = 0.1;
 
 /**
  * When to collect a heap's garbage. V8 collects when a heap wants to grow, so the garbage of a start, or
@@ -64,6 +65,7 @@ export function collectGarbage(): void {
   setFlagsFromString('--expose-gc');
   const collect = runInNewContext('gc') as NodeJS.GCFunction;
   collect({ type: 'major', execution: 'sync', flavor: 'last-resort' });
+  mallocTrim(0);
 }
 
 function heapBytes(): number {

@@ -101,6 +101,8 @@ export const sendmmsg: Syscall<[fd: number, messages: number, count: number, fla
 export const recvmsg: Syscall<[fd: number, message: number, flags: number]> = declare(
   'int64_t recvmsg(int fd, uintptr_t message, int flags)',
 );
+/** malloc_trim(3): gives free memory of all arenas back to the system. */
+export const mallocTrim: Syscall<[keepBytes: number]> = declare('int malloc_trim(size_t pad)');
 
 /** The address of the first byte of `bytes`. It stays valid only while `bytes` is referenced. */
 export function addressOf(bytes: Uint8Array): number {

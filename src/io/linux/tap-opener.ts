@@ -1,5 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { workerUrl } from '../worker-url.ts';
+import { mallocTrim } from './ffi.ts';
 import type { TapAnswer, TapRequest } from './tap-opener-worker.ts';
 
 interface Waiting {
@@ -59,6 +60,7 @@ export class TapOpener {
     const worker = this.#worker;
     this.#worker = undefined; // the next request has a thread of its own
     await worker?.terminate();
+    mallocTrim(0); // what the thread had allocated is free, and nobody else would ask for it
   }
 
   #start(): Worker {
