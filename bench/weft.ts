@@ -2,6 +2,7 @@ import { type Cluster, LabAgent } from '../test/support/cluster.ts';
 import type { Lab } from '../test/support/lab.ts';
 import { type PlacedTask, runningTasks } from '../test/support/services.ts';
 import type { DualStackHost, Ground, Path, Side } from './ground.ts';
+import { buildPackage } from './package.ts';
 
 /** Two agents of one cluster on an IPv4 underlay: all of weft's sides but those over IPv6 share it. */
 export const agents = (ground: Ground): Promise<Cluster> =>
@@ -71,7 +72,9 @@ async function startPair(
 ): Promise<Cluster> {
   const { lab } = ground;
   const hosts = [ground.addHost(`${name}-a`), ground.addHost(`${name}-b`)] as const;
-  const [manager, worker] = [new LabAgent(lab, hosts[0]), new LabAgent(lab, hosts[1])];
+  const program = await ground.once(buildPackage);
+  const manager = new LabAgent(lab, hosts[0], program);
+  const worker = new LabAgent(lab, hosts[1], program);
   await Promise.all([manager.start(), worker.start()]);
   await manager.weft('init', '--advertise-addr', advertised(hosts[0]));
   const { stdout } = await manager.weft('join-token', '-q', 'worker');

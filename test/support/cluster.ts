@@ -6,6 +6,7 @@ import { HttpClient } from '../../src/io/http-client.ts';
 import type { Lab, LabHost, Output } from './lab.ts';
 import { Lines } from './lines.ts';
 
+/** The checkout's. */
 const WEFT = new URL('../../bin/weft.mjs', import.meta.url).pathname;
 
 /** An agent that runs in a host of a lab, and the means to talk to it. */
@@ -15,13 +16,16 @@ export class LabAgent {
   readonly stateDirectory: string;
   /** JSON over the agent's unix socket. */
   readonly api: HttpClient;
+  readonly #program: string;
   readonly #lab: Lab;
   readonly #runDirectory: string;
   #process: ChildProcess | undefined;
   /** What the agent wrote to its log since it was started, the last part of it. */
   log = '';
 
-  constructor(lab: Lab, host: LabHost) {
+  /** @param program - The `weft.mjs` to run. */
+  constructor(lab: Lab, host: LabHost, program: string = WEFT) {
+    this.#program = program;
     this.#lab = lab;
     this.host = host;
     this.stateDirectory = `${lab.folder}/${host.name}-state`;
@@ -40,7 +44,7 @@ export class LabAgent {
       'netns-prefix': `${this.#lab.prefix}${this.host.name}-`,
     };
     const args = Object.entries(flags).flatMap(([flag, value]) => [`--${flag}`, value]);
-    const child = this.#lab.spawn(this.host, [process.execPath, WEFT, 'agent', ...args]);
+    const child = this.#lab.spawn(this.host, [process.execPath, this.#program, 'agent', ...args]);
     this.#process = child;
     this.log = '';
     const ready = new Promise<void>((resolve, reject) => {
@@ -77,7 +81,8 @@ export class LabAgent {
   /** Runs a `weft` command against this agent. @throws {Error} if it fails, with its stderr */
   async weft(...args: readonly string[]): Promise<Output> {
     const url = `unix://${this.socket}`;
-    return await this.#lab.exec(this.host, [process.execPath, WEFT, '-H', url, ...args], 120_000);
+    const command = [process.execPath, this.#program, '-H', url, ...args];
+    return await this.#lab.exec(this.host, command, 120_000);
   }
 
   /** Runs a `weft` command that must fail, and returns what it says on stderr. */
