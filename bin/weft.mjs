@@ -4,6 +4,7 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import * as nodeModule from 'node:module';
+import { homedir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 
 /** `engines` of package.json: type stripping, node:sqlite and UDP GSO through koffi need it. */
@@ -14,10 +15,7 @@ const isCheckout = existsSync(`${root}src/cli/main.ts`) && !/[\\/]node_modules[\
 const pinnedNode = `${root}node_modules/node/bin/node`;
 
 if (Number(process.versions.node.split('.')[0]) >= NODE_MAJOR_MIN) {
-  // Stripped and compiled sources are kept between runs: an agent that restarts must be quick.
-  const cache = nodeModule.enableCompileCache?.();
-  // Each thread has a cache of its own, and takes the directory from here.
-  if (cache?.directory !== undefined) process.env.NODE_COMPILE_CACHE ??= cache.directory;
+  keepCompiled();
   const main = isCheckout ? '../src/cli/main.ts' : '../dist/src/cli/main.js';
   // A bug's rejection is left to end the process with its stack trace.
   void import(new URL(main, import.meta.url).href).then(({ runProcess }) =>
@@ -31,6 +29,23 @@ if (Number(process.versions.node.split('.')[0]) >= NODE_MAJOR_MIN) {
       'see https://nodejs.org\n',
   );
   process.exitCode = 1;
+}
+
+/**
+ * Keeps stripped and compiled sources between runs: an agent that restarts must be quick. Not where Node
+ * keeps them by itself, which is in /tmp: others could leave code there for root to run.
+ */
+function keepCompiled() {
+  if (process.env.NODE_COMPILE_CACHE !== undefined) return; // Node has been told where
+  let home;
+  try {
+    home = process.env.XDG_CACHE_HOME || `${homedir()}/.cache`;
+  } catch {
+    return; // a user without a home
+  }
+  const cache = nodeModule.enableCompileCache?.(`${home}/weft`);
+  // Each thread has a cache of its own, and takes the directory from here.
+  if (cache?.directory !== undefined) process.env.NODE_COMPILE_CACHE = cache.directory;
 }
 
 /** The checkout's own Node takes over: same arguments, same standard streams, same exit code. */

@@ -50,11 +50,6 @@ export class TapOpener {
     this.#fail(new Error('Cannot open a TAP: the opener was closed'));
   }
 
-  /** Whether the thread is there. */
-  get isRunning(): boolean {
-    return this.#worker !== undefined;
-  }
-
   async #end(): Promise<void> {
     clearTimeout(this.#idle);
     const worker = this.#worker;
