@@ -114,6 +114,11 @@ export function errno(): number {
   return koffi.errno();
 }
 
+/** memfd_create(2): a file in memory, without a name in any directory. */
+export const memfdCreate: Syscall<[name: string, flags: number]> = declare(
+  'int memfd_create(const char *name, unsigned int flags)',
+);
+
 const mmap = libc.func(
   'void *mmap(uintptr_t at, uintptr_t length, int protection, int flags, int fd, int64_t offset)',
 ) as unknown as (
@@ -141,6 +146,21 @@ export function mapShared(
   const address = mmap(0, length, protection, flags, fd, 0);
   if (address === MAP_FAILED) throw new SyscallError('mmap', 'map a file', errno());
   return new Uint8Array(koffi.view(address, length));
+}
+
+/**
+ * mmap(2) of a whole file at the address `at`, for those who need only the address.
+ *
+ * @returns whether the kernel mapped it there; if not, {@link errno} says why
+ */
+export function mapAt(
+  at: number,
+  length: number,
+  protection: number,
+  flags: number,
+  fd: number,
+): boolean {
+  return mmap(at, length, protection, flags, fd, 0) === BigInt(at);
 }
 
 /** The part of OpenSSL's EVP interface that seals and opens records. Contexts and buffers are addresses. */
@@ -205,6 +225,7 @@ export const EINTR = 4;
 export const EIO = 5;
 export const EAGAIN = 11;
 export const EBUSY = 16;
+export const EEXIST = 17;
 export const EINVAL = 22;
 export const EMSGSIZE = 90;
 export const EADDRINUSE = 98;
