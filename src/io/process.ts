@@ -149,6 +149,10 @@ export interface DetachedOptions {
   /** Descriptors that become standard output and error; the caller closes its own copies. */
   readonly stdout: number;
   readonly stderr: number;
+  /** Standard input in place of /dev/null. */
+  readonly stdin?: number;
+  /** What it has as descriptors 3, 4 and so on. */
+  readonly more?: readonly number[];
 }
 
 /** A process in a session of its own. */
@@ -159,8 +163,8 @@ export interface DetachedProcess {
 }
 
 /**
- * Starts a process in a session of its own, with nothing that ties it to this one: no pipe, no
- * terminal, standard input from /dev/null. It goes on when this process is killed.
+ * Starts a process in a session of its own, with nothing that ties it to this one but the descriptors
+ * it is given: no terminal, standard input from /dev/null. It goes on when this process is killed.
  *
  * @param argv - The program as an absolute path, and its arguments.
  * @throws {Error} the operating system's error if the process cannot be made
@@ -174,7 +178,7 @@ export function spawnDetached(
     cwd: options.directory,
     env: options.env,
     detached: true,
-    stdio: ['ignore', options.stdout, options.stderr],
+    stdio: [options.stdin ?? 'ignore', options.stdout, options.stderr, ...(options.more ?? [])],
   });
   const ended = new Promise<void>((fulfil) => {
     child.once('exit', () => fulfil());

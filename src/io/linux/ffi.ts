@@ -44,6 +44,10 @@ export const setns: Syscall<[fd: number, namespaceType: number]> = declare(
 export const socket: Syscall<[domain: number, type: number, protocol: number]> = declare(
   'int socket(int domain, int type, int protocol)',
 );
+/** socketpair(2); `pair` takes two 32-bit descriptors. */
+export const socketpair: Syscall<
+  [domain: number, type: number, protocol: number, pair: Uint8Array]
+> = declare('int socketpair(int domain, int type, int protocol, void *pair)');
 /** bind(2). */
 export const bind: Syscall<[fd: number, address: Uint8Array, length: number]> = declare(
   'int bind(int fd, void *address, int length)',
@@ -103,6 +107,23 @@ export const recvmsg: Syscall<[fd: number, message: number, flags: number]> = de
 );
 /** malloc_trim(3): gives free memory of all arenas back to the system. */
 export const mallocTrim: Syscall<[keepBytes: number]> = declare('int malloc_trim(size_t pad)');
+
+// The same on all architectures (asm-generic/unistd.h); libc has no functions for them before 2.36.
+const SYS_PIDFD_OPEN = 434;
+const SYS_PIDFD_GETFD = 438;
+const syscall3: Syscall<[number: number, a: number, b: number, c: number]> = declare(
+  'long syscall(long number, long a, long b, long c)',
+);
+
+/** pidfd_open(2), Linux 5.3. */
+export function pidfdOpen(pid: number): number {
+  return syscall3(SYS_PIDFD_OPEN, pid, 0, 0);
+}
+
+/** pidfd_getfd(2), Linux 5.6: a copy of another process's descriptor. It needs CAP_SYS_PTRACE. */
+export function pidfdGetfd(pidfd: number, fd: number): number {
+  return syscall3(SYS_PIDFD_GETFD, pidfd, fd, 0);
+}
 
 /** The address of the first byte of `bytes`. It stays valid only while `bytes` is referenced. */
 export function addressOf(bytes: Uint8Array): number {
