@@ -19,7 +19,8 @@ const LAYERS: Readonly<Record<string, { readonly may: string; readonly node: boo
     may: 'core vxlan routing-mesh ipam gossip noise io dataplane manager runtime',
     node: true,
   },
-  'agent.ts': { may: 'core io node agent-options.ts', node: true },
+  'host-agent.ts': { may: 'core io dataplane node agent-options.ts', node: true },
+  'agent.ts': { may: 'io dataplane agent-options.ts host-agent.ts', node: true },
   'agent-options.ts': { may: 'core', node: false },
   cli: { may: 'core io agent.ts agent-options.ts', node: true },
 };

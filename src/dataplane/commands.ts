@@ -134,6 +134,8 @@ export type DataPlaneRequest =
       readonly commands: readonly DataPlaneCommand[];
     }
   | { readonly sequence: number; readonly kind: 'status' }
+  /** Starts to read the underlay and the ports, if that was held back. */
+  | { readonly sequence: number; readonly kind: 'serve' }
   | { readonly sequence: number; readonly kind: 'stop' };
 
 /** Gauges of the packet thread. */
@@ -202,8 +204,10 @@ export type SecureEvent =
 /** What a packet thread is started with. */
 export interface DataPlaneWorkerData {
   readonly vtepAddress: Ip;
-  readonly listenAddress: Ip;
-  readonly port: number;
+  /** Bound UDP socket on which VXLAN arrives. The thread closes it when it ends. */
+  readonly socket: number;
+  /** Whether nothing is read before `serve`. */
+  readonly held: boolean;
   /** MTU of the route to the other nodes, in bytes. */
   readonly linkMtuBytes: number;
   readonly wakeFd: number;

@@ -1,8 +1,7 @@
-import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads';
 import type { Random } from '../core/capabilities.ts';
 import type { Ip } from '../core/ip.ts';
 import { WakeUp } from '../io/linux/epoll.ts';
-import { workerUrl } from '../io/worker-url.ts';
 import { CaptureRingReader, makeCaptureRing } from './capture-ring.ts';
 import type { CaptureFilter } from './capture-taps.ts';
 import type {
@@ -15,6 +14,7 @@ import type {
   SecureEvent,
 } from './commands.ts';
 import { Counters } from './counters.ts';
+import { PacketThread } from './packet-thread.ts';
 import { PeerCounters } from './peer-counters.ts';
 
 /** Flows that a node tracks at most; past it the quietest of a set goes. 64 bytes each. */
@@ -24,10 +24,13 @@ export const FLOW_CAPACITY = 262_144;
 export interface DataPlaneOptions {
   /** This node's VTEP address: source of all VXLAN, and what other nodes send to. */
   readonly vtepAddress: Ip;
-  /** Address to receive on, of the same family; 0 and `::` are any. */
-  readonly listenAddress: Ip;
-  /** UDP port of VXLAN. */
-  readonly port: number;
+  /** UDP socket on which VXLAN arrives, bound. It is the data plane's from now on, which closes it. */
+  readonly socket: number;
+  /**
+   * Whether packets wait in the kernel until {@link DataPlane.serve}: what a restarted agent finds in
+   * its queues would be lost to tables that are not complete yet. Default false.
+   */
+  readonly held?: boolean;
   /** MTU of the route to the other nodes, in bytes: what a path carries until more is known. */
   readonly linkMtuBytes: number;
   /** Where the flow table lives: on a tmpfs, so that flows survive the process but not the machine. */
@@ -79,13 +82,13 @@ export class DataPlane {
   /** Why the packet thread is gone; nothing is asked of it any more. */
   #failure: Error | undefined;
 
-  private constructor(random: Random, options: DataPlaneOptions) {
+  private constructor(random: Random, options: DataPlaneOptions, thread: PacketThread) {
     this.#options = options;
     const { port1, port2 } = new MessageChannel();
     const data: DataPlaneWorkerData = {
       vtepAddress: options.vtepAddress,
-      listenAddress: options.listenAddress,
-      port: options.port,
+      socket: options.socket,
+      held: options.held ?? false,
       linkMtuBytes: options.linkMtuBytes,
       wakeFd: this.#wakeUp.fd,
       counters: this.counters.shared,
@@ -95,24 +98,27 @@ export class DataPlane {
       flowFile: options.flowFile,
     };
     this.#channel = port1;
-    this.#worker = new Worker(workerUrl(import.meta.url, './worker'), {
-      workerData: { ...data, channel: port2 },
-      transferList: [port2],
-    });
+    this.#worker = thread.take();
     this.#channel.on('message', (event: DataPlaneEvent) => this.#receive(event));
     this.#worker.on('error', (error: Error) => this.#fail(error));
     this.#worker.on('exit', () => {
       this.#fail(new Error('The packet thread ended by itself'));
     });
+    this.#worker.postMessage({ ...data, channel: port2 }, [port2]);
   }
 
   /**
-   * Starts a packet thread and waits until it serves its UDP port.
+   * Starts a packet thread and waits until it serves its UDP socket.
    *
-   * @throws {Error} if the UDP port is taken, saying so
+   * @param thread - One that has been made before, and is this data plane's from now on.
+   * @throws {Error} if the kernel refuses what it needs, saying what
    */
-  static async start(random: Random, options: DataPlaneOptions): Promise<DataPlane> {
-    const dataPlane = new DataPlane(random, options);
+  static async start(
+    random: Random,
+    options: DataPlaneOptions,
+    thread: PacketThread = new PacketThread(),
+  ): Promise<DataPlane> {
+    const dataPlane = new DataPlane(random, options, thread);
     try {
       await dataPlane.#begin();
       return dataPlane;
@@ -129,6 +135,11 @@ export class DataPlane {
    */
   async apply(commands: readonly DataPlaneCommand[]): Promise<void> {
     if (commands.length > 0) await this.#request({ kind: 'apply', commands });
+  }
+
+  /** Starts to take packets, if that was held back. */
+  async serve(): Promise<void> {
+    await this.#request({ kind: 'serve' });
   }
 
   /** Gauges, read on the packet thread. */

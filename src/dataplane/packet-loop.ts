@@ -92,6 +92,7 @@ export class PacketLoop {
   #underlayBurst = 1;
   #nextSweepMs = 0;
   #running = true;
+  #isServing = false;
 
   constructor(data: DataPlaneWorkerData, channel: MessagePort) {
     const arena = this.#arena;
@@ -99,7 +100,7 @@ export class PacketLoop {
     this.#wakeFd = data.wakeFd;
     this.#counters = new Counters(data.counters);
     const checksum = loadChecksumKernel(arena.memory);
-    this.#receiver = new VxlanReceiver(arena, data.listenAddress, data.port);
+    this.#receiver = new VxlanReceiver(arena, data.socket, isIpv6(data.vtepAddress));
     this.#taps = new CaptureTaps(arena, CLOCK);
     const peers = new Peers(data.linkMtuBytes, new PeerCounters(data.peerCounters));
     const secure = this.#makeSessions(peers);
@@ -145,9 +146,10 @@ export class PacketLoop {
     });
     this.#epoll = new Epoll(arena);
     this.#epoll.add(this.#wakeFd, TOKEN_WAKE_UP);
-    this.#epoll.add(this.#receiver.fd, TOKEN_UNDERLAY);
     const listener = {
-      added: (port: Port) => this.#epoll.add(port.fd, port.id + TOKEN_PORTS),
+      added: (port: Port) => {
+        if (this.#isServing) this.#epoll.add(port.fd, port.id + TOKEN_PORTS);
+      },
       removed: (port: Port) => this.#epoll.remove(port.fd),
     };
     this.#tables = new Tables({
@@ -162,11 +164,12 @@ export class PacketLoop {
     const queue = new DatagramQueue(
       arena,
       this.#receiver.fd,
-      isIpv6(data.listenAddress),
+      isIpv6(data.vtepAddress),
       (_to, datagrams) => this.#counters.dropMany(SEND_FAILED, datagrams),
     );
     const egress = this.#egress;
     this.#secureControl = new SecureControl({ arena, peers, sessions: secure, egress, queue });
+    if (!data.held) this.#startServing();
   }
 
   #makeSessions(peers: Peers): SecureSessions {
@@ -197,6 +200,13 @@ export class PacketLoop {
     this.#egress.close();
     this.#secure.close();
     this.#channel.close();
+  }
+
+  #startServing(): void {
+    if (this.#isServing) return;
+    this.#isServing = true;
+    this.#epoll.add(this.#receiver.fd, TOKEN_UNDERLAY);
+    for (const port of this.#tables.ports()) this.#epoll.add(port.fd, port.id + TOKEN_PORTS);
   }
 
   #serve(token: number, nowMs: number): void {
@@ -315,6 +325,10 @@ export class PacketLoop {
     switch (request.kind) {
       case 'stop':
         this.#running = false;
+        this.#post({ kind: 'done', sequence });
+        return;
+      case 'serve':
+        this.#startServing();
         this.#post({ kind: 'done', sequence });
         return;
       case 'status':

@@ -68,6 +68,11 @@ export class Tables {
     return this.#ports.get(id);
   }
 
+  /** All ports that are served. */
+  ports(): Iterable<Port> {
+    return this.#ports.values();
+  }
+
   /** @throws {Error} if the command names a network or port that does not exist */
   apply(command: TableCommand): void {
     switch (command.kind) {

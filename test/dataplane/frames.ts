@@ -19,6 +19,7 @@ import { Counters } from '../../src/dataplane/counters.ts';
 import { type Peer, Peers } from '../../src/dataplane/peers.ts';
 import { Arena } from '../../src/io/linux/arena.ts';
 import { Epoll } from '../../src/io/linux/epoll.ts';
+import { openUdp } from '../../src/io/linux/udp-socket.ts';
 import { VxlanReceiver } from '../../src/io/linux/vxlan-socket.ts';
 import { writeVxlanHeader } from '../../src/vxlan/header.ts';
 import { endpoint, frame, type PacketSpec } from '../routing-mesh/packets.ts';
@@ -199,7 +200,7 @@ export class LoopbackUnderlay {
   readonly #epoll: Epoll;
 
   constructor(arena: Arena) {
-    this.receiver = new VxlanReceiver(arena, LOOPBACK, 0);
+    this.receiver = new VxlanReceiver(arena, openUdp(LOOPBACK, 0), false);
     this.port = udpPortOf(this.receiver.fd);
     this.#epoll = new Epoll(arena);
     this.#epoll.add(this.receiver.fd, 1);

@@ -24,7 +24,7 @@ function makeQueue(t: Test, address: Ip = LOOPBACK) {
   const fd = openUdp(address, 0);
   const isIpv6 = typeof address === 'string';
   const queue = new DatagramQueue(arena, fd, isIpv6, (_to, datagrams) => failures.push(datagrams));
-  const receivers = [1, 2].map(() => new VxlanReceiver(arena, address, 0));
+  const receivers = [1, 2].map(() => new VxlanReceiver(arena, openUdp(address, 0), isIpv6));
   const targets = receivers.map((one) => destination(address, udpPortOf(one.fd)));
   const epoll = new Epoll(arena);
   t.teardown(() => {

@@ -7,6 +7,7 @@ import type { DataPlaneCommand } from '../../src/dataplane/commands.ts';
 import { DataPlane } from '../../src/dataplane/data-plane.ts';
 import { configureInterface } from '../../src/io/linux/netns.ts';
 import { TapOpener } from '../../src/io/linux/tap-opener.ts';
+import { openUdp } from '../../src/io/linux/udp-socket.ts';
 import { SYSTEM_CLOCK, SYSTEM_RANDOM, systemSchedule } from '../../src/io/system.ts';
 import { Encryption } from '../../src/node/encryption.ts';
 import { PathMonitor } from '../../src/node/path-monitor.ts';
@@ -39,8 +40,7 @@ const tables = JSON.parse(process.argv[2] ?? '') as HostTables;
 const linkMtuBytes = tables.linkMtuBytes ?? 1500;
 const dataPlane = await DataPlane.start(SYSTEM_RANDOM, {
   vtepAddress: parseIpv4(tables.vtep),
-  listenAddress: 0,
-  port: VXLAN_PORT,
+  socket: openUdp(0, VXLAN_PORT),
   linkMtuBytes,
   flowFile: tables.flowFile,
   onPath: (event) => paths.hear(event),
@@ -82,7 +82,7 @@ await dataPlane.apply([
 paths.follow(tables.peers.map((peer) => ({ address: parseIpv4(peer), port: VXLAN_PORT })));
 const opener = new TapOpener();
 for (const [index, port] of tables.ports.entries()) {
-  const fd = await opener.open(`/run/netns/${port.netns}`, 'eth0');
+  const { fd } = await opener.open(`/run/netns/${port.netns}`, 'eth0');
   const address = parseIpv4(port.address);
   const mac = macOfIpv4(address);
   await configureInterface(port.netns, {

@@ -44,15 +44,14 @@ export class VxlanReceiver {
   readonly #control: number;
 
   /**
-   * @param address - Its family is the underlay's.
-   * @param port - UDP port, 4789 by default (RFC 7348 section 5).
-   * @param shared - Whether other packet threads receive on the same port.
-   * @throws {SyscallError} if the port is taken
+   * @param fd - A socket of {@link openUdp}, bound to 4789 by default (RFC 7348 section 5).
+   * @param isIpv6 - Its family.
+   * @throws {SyscallError} if the kernel has no `UDP_GRO`
    */
-  constructor(arena: Arena, address: Ip, port: number, shared = false) {
+  constructor(arena: Arena, fd: number, isIpv6: boolean) {
     this.#arena = arena;
-    this.#isIpv6 = isIpv6(address);
-    this.fd = openUdp(address, port, { shared });
+    this.#isIpv6 = isIpv6;
+    this.fd = fd;
     check(setsockopt(this.fd, SOL_UDP, UDP_GRO, ON, 4), 'setsockopt', 'turn UDP_GRO on');
     this.buffer = arena.allocate(RECEIVE_BYTES + 64) + 2; // inner IP headers start on 4 bytes
     this.#name = arena.allocate(SOCKADDR_IN6_BYTES);
