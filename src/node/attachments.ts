@@ -48,6 +48,8 @@ export interface AttachmentsDeps {
   readonly announce: (key: string, value: Json | undefined) => void;
   /** Gives each port an id that is never used again. */
   readonly nextPortId: () => number;
+  /** Told that an interface which works could not be set up anew. */
+  readonly onConfigFailed: (device: string, error: unknown) => void;
   /** Whether the task runs already, as after a restart of the agent. */
   readonly isRunning: (taskId: string) => boolean;
 }
@@ -139,7 +141,7 @@ export class Attachments implements TaskNetwork {
     for (const { networkId, address, portId, fd } of attached.ports) {
       this.#deps.announce(endpointKey(networkId, formatIpv4(address)), undefined);
       await this.#deps.dataPlane.apply([{ kind: 'removePort', id: portId }]);
-      closeTap(fd);
+      this.#deps.opener.discard(fd);
     }
   }
 
@@ -167,9 +169,15 @@ export class Attachments implements TaskNetwork {
     const ipv6 = (await canHaveIpv6(mtuBytes)) ? ipv6Of(network, assigned, index === 0) : undefined;
     const mac = macOfIpv4(address);
     const name = `eth${index}`;
-    const fd = await this.#deps.opener.open(netnsPath, name);
+    const { fd, isKept } = await this.#deps.opener.open(netnsPath, name);
+    const portId = this.#deps.nextPortId();
     try {
-      await configureInterface(basename(netnsPath), {
+      const { vni } = network;
+      const addresses = { address, ...(ipv6 && { address6: ipv6.address }) };
+      await this.#deps.dataPlane.apply([
+        { kind: 'addPort', id: portId, fd, vni, ...addresses, mac },
+      ]);
+      const configured = configureInterface(basename(netnsPath), {
         name,
         address,
         prefix: parseCidr(network.subnet).prefix,
@@ -179,15 +187,13 @@ export class Attachments implements TaskNetwork {
         ...(index === 0 ? { gateway: parseIpv4(network.gateway) } : {}),
         ...(ipv6 && { ipv6 }),
       });
-      const { vni } = network;
-      const portId = this.#deps.nextPortId();
-      const addresses = { address, ...(ipv6 && { address6: ipv6.address }) };
-      await this.#deps.dataPlane.apply([
-        { kind: 'addPort', id: portId, fd, vni, ...addresses, mac },
-      ]);
+      // What is in use already need not wait: this sets what another version may have set otherwise.
+      if (isKept) configured.catch((error: unknown) => this.#deps.onConfigFailed(name, error));
+      else await configured;
       return { portId, fd, address, address6: ipv6?.address, networkId, primary: index === 0 };
     } catch (error) {
-      closeTap(fd);
+      await this.#deps.dataPlane.apply([{ kind: 'removePort', id: portId }]);
+      this.#deps.opener.discard(fd);
       throw error;
     }
   }

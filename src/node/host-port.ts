@@ -46,24 +46,30 @@ export interface HostPortOptions {
 /** `weft0` and the published ports that lead into it. */
 export class HostPort {
   readonly #deps: HostPortDeps;
+  readonly #options: HostPortOptions;
   readonly #table: PublishedPortTable;
   /** Its id among the ports of the data plane. */
   readonly portId: number;
   readonly #fd: number;
   #conflicts: readonly PortConflict[] = [];
   #applied = '';
+  #isSetUp = false;
 
-  private constructor(deps: HostPortDeps, table: PublishedPortTable, portId: number, fd: number) {
+  private constructor(deps: HostPortDeps, options: HostPortOptions, portId: number, fd: number) {
     this.#deps = deps;
-    this.#table = table;
+    this.#options = options;
     this.portId = portId;
     this.#fd = fd;
+    const { address, ipv6 } = options;
+    const own6 = ipv6 && { address6: parseIpv6(ipv6.address) };
+    const uplink = { device: HOST_DEVICE, address: parseIpv4(address), ...own6 };
+    this.#table = new PublishedPortTable({ log: deps.log }, { uplink, file: options.rulesetFile });
   }
 
   /**
-   * Opens `weft0`, routes the ingress network into it and lets the host forward.
+   * Opens `weft0` and serves it.
    *
-   * @throws {Error} if the device or a rule is refused
+   * @throws {Error} if the device is refused
    */
   static async open(deps: HostPortDeps, options: HostPortOptions): Promise<HostPort> {
     const address = parseIpv4(options.address);
@@ -73,33 +79,40 @@ export class HostPort {
       const fields = { device: HOST_DEVICE, mtuBytes: options.mtuBytes };
       deps.log.warn(fields, 'this host has no IPv6, or too small an MTU: it serves by IPv4 alone');
     }
-    const address6 = ipv6 && parseIpv6(ipv6.address);
-    const own6 = address6 && { address6 };
-    const fd = await deps.opener.open('/proc/self/ns/net', HOST_DEVICE);
+    const { ipv6: _refused, ...rest } = options;
+    const possible = { ...rest, ...(ipv6 && { ipv6 }) };
+    const own6 = ipv6 && { address6: parseIpv6(ipv6.address) };
+    const { fd } = await deps.opener.open('/proc/self/ns/net', HOST_DEVICE);
+    const id = deps.nextPortId();
     try {
-      await configureInterface(undefined, {
-        name: HOST_DEVICE,
-        address,
-        prefix: parseCidr(options.subnet).prefix,
-        mac,
-        mtuBytes: options.mtuBytes,
-        gsoMaxBytes: GSO_BYTES_MAX,
-        ...(address6 && { ipv6: { address: address6, prefix: 128 } }),
-      });
-      if (ipv6 !== undefined) await routeIpv6(ipv6);
-      const uplink = { device: HOST_DEVICE, address, ...own6 };
-      const table = new PublishedPortTable(
-        { log: deps.log },
-        { uplink, file: options.rulesetFile },
-      );
-      await table.enableForwarding();
-      const id = deps.nextPortId();
       await deps.dataPlane.apply([{ kind: 'addHostPort', id, fd, address, ...own6, mac }]);
-      return new HostPort(deps, table, id, fd);
+      return new HostPort(deps, possible, id, fd);
     } catch (error) {
-      closeTap(fd);
+      deps.opener.discard(fd);
       throw error;
     }
+  }
+
+  /**
+   * Routes the ingress network into `weft0` and lets the host forward. Does nothing the second time.
+   *
+   * @throws {Error} if an address, a route or a setting is refused
+   */
+  async setUp(): Promise<void> {
+    if (this.#isSetUp) return;
+    const { address, subnet, mtuBytes, ipv6 } = this.#options;
+    await configureInterface(undefined, {
+      name: HOST_DEVICE,
+      address: parseIpv4(address),
+      prefix: parseCidr(subnet).prefix,
+      mac: macOfIpv4(parseIpv4(address)),
+      mtuBytes,
+      gsoMaxBytes: GSO_BYTES_MAX,
+      ...(ipv6 && { ipv6: { address: parseIpv6(ipv6.address), prefix: 128 } }),
+    });
+    if (ipv6 !== undefined) await routeIpv6(ipv6);
+    await this.#table.enableForwarding();
+    this.#isSetUp = true;
   }
 
   /** Published ports that something else holds on this host. */
@@ -128,14 +141,14 @@ export class HostPort {
   /** Removes the rules and the device. */
   async remove(): Promise<void> {
     await this.#table.remove();
-    await this.close();
+    // A packet thread that has died serves no port; all else is closed just the same.
+    await this.#deps.dataPlane.apply([{ kind: 'removePort', id: this.portId }]).catch(() => {});
+    this.#deps.opener.discard(this.#fd);
     await new IpCommand().batch(undefined, [`link delete ${HOST_DEVICE}`]);
   }
 
-  /** Lets go of the device; rules and routes stay for the next agent. */
-  async close(): Promise<void> {
-    // A packet thread that has died serves no port; all else is closed just the same.
-    await this.#deps.dataPlane.apply([{ kind: 'removePort', id: this.portId }]).catch(() => {});
+  /** Lets go of the device, which no packet thread serves any more. All else stays for the next agent. */
+  close(): void {
     closeTap(this.#fd);
   }
 

@@ -1,5 +1,6 @@
 import type { Log } from '../core/capabilities.ts';
 import { formatHostPort } from '../core/ip.ts';
+import type { PacketThread } from '../dataplane/packet-thread.ts';
 import { findUnderlay, hostRoutes, machineFacts, type Underlay } from '../io/host-facts.ts';
 import { HttpError } from '../io/http-client.ts';
 import { IpCommand } from '../io/linux/ip-command.ts';
@@ -13,7 +14,7 @@ import { HOST_DEVICE } from './host-port.ts';
 import { type Identity, IdentityFile } from './identity.ts';
 import type { InitRequest, JoinClusterRequest } from './local-api.ts';
 import { LocalApiError } from './local-api-error.ts';
-import { ManagerHost, type ManagerHostOptions } from './manager-host.ts';
+import type { ManagerHost, ManagerHostOptions } from './manager-host.ts';
 import { Node } from './node.ts';
 import { MANAGER_PORT } from './session.ts';
 
@@ -68,21 +69,23 @@ export class Membership {
   }
 
   /**
-   * Takes up what an earlier agent of this host left.
+   * Takes up what an earlier agent of this host left: first its packets, then the rest.
    *
+   * @param thread - For the data plane; taken if this host is in a cluster.
    * @throws {Error} if a file is damaged or a port is taken
    */
-  async resume(): Promise<void> {
+  async resume(thread: PacketThread): Promise<void> {
     const known = await this.#file.read();
     if (known === undefined) return;
     // A clock that was set back must not make this life look older than the last one.
     const identity = { ...known, generation: Math.max(Date.now(), known.generation + 1) };
     const underlay = await findUnderlay(this.#ip, identity.advertiseAddress);
+    await this.#enter(identity, underlay, thread);
     const { role, listenAddress } = identity;
     if (role === 'manager' && listenAddress !== undefined) {
+      const { ManagerHost } = await loadManager();
       this.#manager = await ManagerHost.open(this.#managerOptions(underlay, listenAddress));
     }
-    await this.#enter(identity, underlay);
   }
 
   /**
@@ -98,6 +101,7 @@ export class Membership {
       const { host, port } = this.#options.listenAddress;
       const listenAddress = request.ListenAddr ?? formatHostPort(host, port);
       const options = this.#managerOptions(underlay, listenAddress);
+      const { ManagerHost } = await loadManager();
       this.#manager = await ManagerHost.create(options, {
         addressPools: request.DefaultAddrPool ?? [],
         ...(request.SubnetSize ? { subnetPrefix: request.SubnetSize } : {}),
@@ -268,7 +272,7 @@ export class Membership {
     throw new LocalApiError(400, last?.message ?? 'No manager was given', { cause: last });
   }
 
-  async #enter(identity: Identity, underlay: Underlay): Promise<void> {
+  async #enter(identity: Identity, underlay: Underlay, thread?: PacketThread): Promise<void> {
     const { stateDirectory, runDirectory, netnsPrefix } = this.#options;
     this.#node = await Node.start(
       {
@@ -288,6 +292,7 @@ export class Membership {
         underlayMtuBytes: underlay.mtuBytes,
         netnsPrefix,
       },
+      thread,
     );
     this.#identity = identity;
     await this.#file.write(identity);
@@ -311,6 +316,7 @@ export class Membership {
     this.#node = undefined;
     await this.#manager?.close();
     this.#manager = undefined;
+    const { ManagerHost } = await loadManager();
     await ManagerHost.erase(this.#options.stateDirectory);
     await this.#file.remove();
     await this.#keyFile.remove();
@@ -322,6 +328,11 @@ export class Membership {
 function listenOn(text: string, { address }: Underlay): { host: string; port: number } {
   const { host, port } = splitHostPort(text, MANAGER_PORT);
   return { host: host === '0.0.0.0' && address.includes(':') ? '::' : host, port };
+}
+
+/** Loaded on demand: most nodes manage nothing. */
+function loadManager(): Promise<typeof import('./manager-host.ts')> {
+  return import('./manager-host.ts');
 }
 
 /** The address at which a server on this host that listens on `host` is reached from here. */

@@ -1,9 +1,12 @@
 import type { Clock, Log, Random } from '../core/capabilities.ts';
-import { isIpv6, parseIp, parseIpv6 } from '../core/ip.ts';
+import { formatIpPort, type Ip, isIpv6, parseIp, parseIpv6 } from '../core/ip.ts';
 import type { DataPlaneCommand } from '../dataplane/commands.ts';
-import { DataPlane } from '../dataplane/data-plane.ts';
+import { DataPlane, type DataPlaneOptions } from '../dataplane/data-plane.ts';
+import type { PacketThread } from '../dataplane/packet-thread.ts';
 import { readJsonFile, removeFile, writeJsonFile } from '../io/json-file.ts';
+import { FdKeeper } from '../io/linux/fd-keeper.ts';
 import { TapOpener } from '../io/linux/tap-opener.ts';
+import { openUdp } from '../io/linux/udp-socket.ts';
 import { systemSchedule } from '../io/system.ts';
 import type {
   AssignmentSet,
@@ -78,7 +81,8 @@ export class Node {
   readonly #deps: NodeDeps;
   readonly #options: NodeOptions;
   readonly #peers: Peers;
-  readonly #opener = new TapOpener();
+  readonly #keeper: FdKeeper;
+  readonly #opener: TapOpener;
   readonly #runtime: ProcessRuntime;
   readonly #executor: TaskExecutor;
   readonly #attachments: Attachments;
@@ -99,12 +103,19 @@ export class Node {
   #closed = false;
   readonly #stopped = new AbortController();
 
-  private constructor(deps: NodeDeps, options: NodeOptions, dataPlane: DataPlane) {
+  private constructor(
+    deps: NodeDeps,
+    options: NodeOptions,
+    dataPlane: DataPlane,
+    keeper: FdKeeper,
+  ) {
     const { clock, random, log } = deps;
     const { identity } = options;
     this.#deps = deps;
     this.#options = options;
     this.dataPlane = dataPlane;
+    this.#keeper = keeper;
+    this.#opener = new TapOpener(keeper);
     this.#tables = new TableSync(dataPlane, log, () => this.#sources());
     this.paths = new PathMonitor(
       {
@@ -139,6 +150,7 @@ export class Node {
       announce: (key, value) => this.#peers.announce(key, value),
       nextPortId: () => this.#nextPortId++,
       isRunning: (taskId) => this.#isRunning(taskId),
+      onConfigFailed: (device, error) => this.#failed(error, `settings of ${device}`),
     });
     this.#runtime = new ProcessRuntime(
       { clock, log },
@@ -184,24 +196,27 @@ export class Node {
   /**
    * Starts the node: what ran under an earlier agent is taken over before a manager is asked.
    *
+   * @param thread - For the data plane, if one has been made already.
    * @throws {Error} if a port is taken or a file is damaged; nothing runs then
    */
-  static async start(deps: NodeDeps, options: NodeOptions): Promise<Node> {
+  static async start(deps: NodeDeps, options: NodeOptions, thread?: PacketThread): Promise<Node> {
     const { identity, runDir } = options;
+    const keeper = await FdKeeper.open(deps.log, runDir);
     const vtepAddress = parseIp(identity.advertiseAddress);
     let node: Node | undefined;
-    const dataPlane = await DataPlane.start(deps.random, {
+    const dataPlaneOptions: DataPlaneOptions = {
       vtepAddress,
-      listenAddress: isIpv6(vtepAddress) ? parseIpv6('::') : 0,
-      port: identity.dataPathPort,
+      socket: underlaySocket(keeper, vtepAddress, identity.dataPathPort),
+      held: true,
       flowFile: flowFileIn(runDir),
       linkMtuBytes: options.underlayMtuBytes,
       onPath: (event) => node?.paths.hear(event),
       onSecureEvent: (event) => node?.encryption.receive(event),
       onPortGone: (portId) => deps.log.warn({ portId }, 'interface of a task is gone'),
       onFailure: deps.onFailure,
-    });
-    node = new Node(deps, options, dataPlane);
+    };
+    const dataPlane = await DataPlane.start(deps.random, dataPlaneOptions, thread);
+    node = new Node(deps, options, dataPlane, keeper);
     try {
       await node.#start();
       return node;
@@ -254,6 +269,7 @@ export class Node {
     this.#hostPort = undefined;
     await removeFile(this.#assignmentsFile);
     await this.close();
+    await this.#keeper.end();
     await removeFile(this.#flowFile);
   }
 
@@ -268,13 +284,14 @@ export class Node {
     this.#executor.close();
     await this.#runtime.close();
     await this.#peers.close();
-    await this.#hostPort?.close();
     this.paths.close();
     this.insight.captures.close();
     this.encryption.close();
     await this.dataPlane.close();
+    this.#hostPort?.close();
     this.#attachments.close();
     await this.#opener.close();
+    this.#keeper.close();
   }
 
   get #flowFile(): string {
@@ -302,16 +319,20 @@ export class Node {
   }
 
   /**
-   * Other nodes hear of this one when it has its endpoints again, and services are balanced from then
-   * on: a table without them would end the flows of tasks that never stopped.
+   * Packets wait in the kernel until all is as the last agent had it. Other nodes hear of this one when
+   * it has its endpoints again, and services are balanced from then on: a table without them would end
+   * the flows of tasks that never stopped.
    */
   async #start(): Promise<void> {
     await this.#peers.recall();
     const known = (await readJsonFile(this.#assignmentsFile)) as AssignmentSet | undefined;
-    if (known !== undefined) await this.#prepare(known);
-    await this.#executor.restore();
+    if (known !== undefined) await this.#know(known);
+    await Promise.all([this.#executor.restore(), known && this.#openHostPort(known)]);
     this.#isRestored = true;
     await this.#applyTables();
+    await this.dataPlane.serve();
+    this.#keeper.dropOffered();
+    if (known !== undefined) await this.#publish(known);
     await this.#peers.start();
     this.#peers.join(known?.gossipSeeds ?? []);
     this.#session.start();
@@ -363,11 +384,21 @@ export class Node {
 
   /** Makes networks, services and published ports as assigned, before tasks need them. */
   async #prepare(assignments: AssignmentSet): Promise<void> {
+    await this.#know(assignments);
+    await this.#publish(assignments);
+  }
+
+  async #know(assignments: AssignmentSet): Promise<void> {
     this.#assignments = assignments;
     this.encryption.setPeers(encryptedPeers(assignments));
     await this.#applyTables();
+  }
+
+  /** Opens the host's own port and makes published ports lead there. */
+  async #publish(assignments: AssignmentSet): Promise<void> {
+    await this.#openHostPort(assignments);
     try {
-      await this.#openHostPort(assignments);
+      await this.#hostPort?.setUp();
       await this.#hostPort?.publish(assignments.services);
     } catch (error) {
       this.#failed(error, 'published ports'); // tasks and their networks do not depend on them
@@ -378,7 +409,7 @@ export class Node {
     const { networks, ingressAddress, ingressAddress6 } = assignments;
     const ingress = networks.find((network) => network.ingress);
     if (this.#hostPort !== undefined || ingress === undefined || ingressAddress === '') return;
-    this.#hostPort = await HostPort.open(
+    const opened = HostPort.open(
       {
         dataPlane: this.dataPlane,
         opener: this.#opener,
@@ -393,6 +424,11 @@ export class Node {
         rulesetFile: `${this.#options.runDir}/published-ports.nft`,
       },
     );
+    try {
+      this.#hostPort = await opened;
+    } catch (error) {
+      this.#failed(error, 'published ports');
+    }
   }
 
   #retryPorts(): void {
@@ -439,4 +475,15 @@ function ipv6Ingress(
 /** Where the flow table of a node lives. */
 function flowFileIn(runDir: string): string {
   return `${runDir}/flows`;
+}
+
+/** The socket of this node's VTEP: the last agent's, in which datagrams wait, or else a new one. */
+function underlaySocket(keeper: FdKeeper, vtepAddress: Ip, port: number): number {
+  const any = isIpv6(vtepAddress) ? parseIpv6('::') : 0;
+  const name = `udp ${formatIpPort(any, port)}`;
+  const kept = keeper.take(name);
+  if (kept !== undefined) return kept;
+  const socket = openUdp(any, port);
+  keeper.keep(name, socket);
+  return socket;
 }

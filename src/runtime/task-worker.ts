@@ -91,8 +91,9 @@ export class TaskWorker {
   }
 
   async #begin(adopted: AdoptedTask | undefined): Promise<void> {
-    await this.#save();
-    if (adopted !== undefined || this.status.state !== 'assigned') await this.#resume(adopted);
+    // What was more than assigned has come from the store, and its tasks are waiting to be served.
+    if (adopted === undefined && this.status.state === 'assigned') await this.#save();
+    else await this.#resume(adopted);
   }
 
   async #drive(): Promise<boolean> {

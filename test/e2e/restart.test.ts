@@ -14,11 +14,13 @@ import {
   statusOf,
   TestClient,
   tasksOf,
+  UDP_PORT,
   vipOf,
 } from '../support/services.ts';
 
 const PUBLISHED = 8080;
 const PUBLISHED_ECHO = 7007;
+const PUBLISHED_UDP = 5353;
 /** Connections by each way: with three replicas, one of them is almost surely on the victim. */
 const CONNECTIONS = 8;
 /** Three replicas and one caller. */
@@ -47,6 +49,8 @@ async function setUp(lab: Lab): Promise<Setup> {
       `${PUBLISHED}:${HTTP_PORT}`,
       '-p',
       `${PUBLISHED_ECHO}:${ECHO_PORT}`,
+      '-p',
+      `${PUBLISHED_UDP}:${UDP_PORT}/udp`,
     ],
     ...SERVER_COMMAND,
   );
@@ -140,7 +144,14 @@ async function openConnections(
   return opened;
 }
 
-async function killAndRestart(t: Test, lab: Lab, setup: Setup, victim: LabAgent): Promise<void> {
+/** @param how - `kill` as a crash, `stop` as an upgrade does. */
+async function restart(
+  t: Test,
+  lab: Lab,
+  setup: Setup,
+  victim: LabAgent,
+  how: 'kill' | 'stop' = 'kill',
+): Promise<void> {
   const { cluster, client, task, urls } = setup;
   await settled(cluster);
   // What happened before may still be a suspicion somewhere: that is no state to come back to.
@@ -156,10 +167,17 @@ async function killAndRestart(t: Test, lab: Lab, setup: Setup, victim: LabAgent)
   );
   t.ok(onVictim.length > 0, 'which serves some of the connections');
 
-  await victim.kill();
+  await client.beat('published', victim.host.address, PUBLISHED_UDP);
+  await task.beat('VIP', setup.vip, UDP_PORT);
+  await victim[how]();
   const url = urls[cluster.agents.indexOf(victim)]!;
   const [resumedMs] = await Promise.all([client.firstAnswer(url), victim.start()]);
   t.comment(`requests succeed ${Math.round(resumedMs)} ms after the agent was started anew`);
+  for (const [name, from] of [['published', client] as const, ['VIP', task] as const]) {
+    const { longestMs, sent, answers } = await from.endBeat(name);
+    t.equal(answers, sent, `${name}: what arrived meanwhile has waited, not one datagram is lost`);
+    t.comment(`${name}: no answer for ${Math.round(longestMs)} ms at most`);
+  }
 
   const lost: string[] = [];
   for (const [id, first] of connections) {
@@ -188,8 +206,9 @@ test('crashes and cuts', { skip: !canMakeLab() && 'needs root', timeout: 240_000
   const { cluster, client, urls } = setup;
   const [manager, worker, third] = cluster.agents;
 
-  t.test('a worker’s agent is killed', (t) => killAndRestart(t, lab, setup, worker!));
-  t.test('the manager’s agent is killed', (t) => killAndRestart(t, lab, setup, manager!));
+  t.test('a worker’s agent is killed', (t) => restart(t, lab, setup, worker!));
+  t.test('the manager’s agent is killed', (t) => restart(t, lab, setup, manager!));
+  t.test('an agent is stopped for a new one', (t) => restart(t, lab, setup, worker!, 'stop'));
 
   t.test('a node is cut off and comes back', async (t) => {
     await settled(cluster);

@@ -10,7 +10,7 @@ test('a thread opens what is asked for at once, ends when idle, and starts again
   const watch = (worker: Worker) => void exits.push(once(worker, 'exit'));
   process.on('worker', watch);
   t.teardown(() => process.off('worker', watch));
-  const opener = new TapOpener(1);
+  const opener = new TapOpener(undefined, 1);
   t.teardown(() => opener.close());
   await Promise.all([
     t.rejects(opener.open(NOWHERE, 'tap0'), { code: 'ENOENT' }),

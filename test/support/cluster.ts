@@ -67,6 +67,15 @@ export class LabAgent {
     await ended;
   }
 
+  /** Stops the agent as an operator would, and waits until it has ended. */
+  async stop(): Promise<void> {
+    const child = this.#process;
+    if (child === undefined || !this.isRunning) return;
+    const ended = once(child, 'exit');
+    child.kill('SIGTERM');
+    await ended;
+  }
+
   /** The agent's process id. */
   get pid(): number {
     return this.#process?.pid ?? 0;

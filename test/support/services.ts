@@ -98,6 +98,18 @@ export class TestClient {
     return this.#ask({ do: 'say', id, text });
   }
 
+  /** Sends a datagram every 10 ms to a port that echoes it, until {@link endBeat}. */
+  beat(id: string, host: string, port: number): Promise<boolean> {
+    return this.#ask({ do: 'beat', id, host, port });
+  }
+
+  /** The longest that heartbeat `id` had no answer, what was sent, and how much was answered. */
+  endBeat(
+    id: string,
+  ): Promise<{ readonly longestMs: number; readonly sent: number; readonly answers: number }> {
+    return this.#ask({ do: 'endBeat', id });
+  }
+
   async #ask<Result>(command: Readonly<Record<string, unknown>>): Promise<Result> {
     this.#child.stdin?.write(`${JSON.stringify(command)}\n`);
     const answer = JSON.parse(await this.#lines.next()) as { result: Result; error?: string };

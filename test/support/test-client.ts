@@ -201,6 +201,67 @@ async function say(id: string, text: string): Promise<string | null> {
   return await Promise.race([line, silence]);
 }
 
+/** Between two datagrams of a heartbeat: a TAP's queue of 500 frames holds those of five seconds. */
+const BEAT_MS = 10;
+/** After the last datagram was sent, its answer is late. */
+const LAST_ANSWER_MS = 2_000;
+
+/** Datagrams at a steady pace, and which of them were answered when. */
+class Heartbeat {
+  readonly #socket = createSocket('udp4');
+  readonly #timer: NodeJS.Timeout;
+  #lastMs = performance.now();
+  #longestMs = 0;
+  #sent = 0;
+  #answers = 0;
+  #onAnswer: () => void = () => {};
+
+  constructor(host: string, port: number) {
+    this.#socket.on('message', () => {
+      this.#answers += 1;
+      this.#note();
+      this.#onAnswer();
+    });
+    // A host that refuses for a moment is no different from one that is silent.
+    this.#socket.on('error', () => {});
+    this.#timer = setInterval(() => {
+      this.#sent += 1;
+      this.#socket.send('beat', port, host);
+    }, BEAT_MS);
+  }
+
+  /** Stops, and waits for the answers that are under way. */
+  async end(): Promise<{ longestMs: number; sent: number; answers: number }> {
+    clearInterval(this.#timer);
+    this.#note();
+    const late = AbortSignal.timeout(LAST_ANSWER_MS);
+    await new Promise<void>((resolve) => {
+      const check = (): void => {
+        if (this.#answers >= this.#sent || late.aborted) resolve();
+      };
+      this.#onAnswer = check;
+      late.addEventListener('abort', check);
+      check();
+    });
+    this.#socket.close();
+    return { longestMs: this.#longestMs, sent: this.#sent, answers: this.#answers };
+  }
+
+  #note(): void {
+    const nowMs = performance.now();
+    this.#longestMs = Math.max(this.#longestMs, nowMs - this.#lastMs);
+    this.#lastMs = nowMs;
+  }
+}
+
+const heartbeats = new Map<string, Heartbeat>();
+
+async function endHeartbeat(id: string) {
+  const ended = await heartbeats.get(id)?.end();
+  heartbeats.delete(id);
+  return ended;
+}
+
 async function perform(command: Command): Promise<unknown> {
   const { url = '', host = '', port = 0, id = '' } = command;
   switch (command.do) {
@@ -220,6 +281,11 @@ async function perform(command: Command): Promise<unknown> {
       return await open(id, host, port);
     case 'say':
       return await say(id, command.text ?? '');
+    case 'beat':
+      heartbeats.set(id, new Heartbeat(host, port));
+      return true;
+    case 'endBeat':
+      return await endHeartbeat(id);
     default:
       throw new Error(`Cannot perform ${JSON.stringify(command.do)}: no such command`);
   }

@@ -242,7 +242,9 @@ export async function configureInterface(
     .map((entry) => `${entry.address}/${entry.prefix}`)
     .filter((entry) => entry !== address && entry !== address6);
   const lines = others.map((other) => `addr del ${other} ${dev}`);
-  if (config.mac !== undefined) lines.push(`link set ${dev} address ${formatMac(config.mac)}`);
+  const mac = config.mac === undefined ? known?.mac : formatMac(config.mac);
+  // Even the same one, set again, makes the kernel forget its neighbours.
+  if (mac !== known?.mac) lines.push(`link set ${dev} address ${mac}`);
   if (config.mtuBytes !== undefined) lines.push(`link set ${dev} mtu ${config.mtuBytes}`);
   if (config.gsoMaxBytes !== undefined) {
     lines.push(`link set ${dev} gso_max_size ${config.gsoMaxBytes}`);

@@ -1,6 +1,8 @@
 import { Worker } from 'node:worker_threads';
 import { workerUrl } from '../worker-url.ts';
+import type { FdKeeper } from './fd-keeper.ts';
 import { mallocTrim } from './ffi.ts';
+import { adoptTap, closeTap } from './tap.ts';
 import type { TapAnswer, TapRequest } from './tap-opener-worker.ts';
 
 interface Waiting {
@@ -11,10 +13,20 @@ interface Waiting {
 /** A thread that has had nothing to do for so long ends. Tasks often start a few at a time. */
 const IDLE_MS = 3_000;
 
+/** An open TAP. */
+export interface OpenedTap {
+  /** Valid on every thread of this process. */
+  readonly fd: number;
+  /** Whether the last agent had it open, and it stayed so: its interface is set up and in use. */
+  readonly isKept: boolean;
+}
+
 /**
  * Opens TAPs in other network namespaces, on a thread that exists for nothing else: `setns` changes
  * the namespace of the whole thread, and neither the control nor the packet thread may ever be
- * elsewhere. The thread takes some 10 MB: it starts with a request, and ends when it is idle.
+ * elsewhere. The thread takes some 10 MB: it starts with a request, and ends when it is idle. A TAP that
+ * the last agent's keeper still has open is taken from there: it never lost its carrier, and what its
+ * task sent meanwhile waits in it.
  */
 export class TapOpener {
   readonly #idleMs: number;
@@ -23,19 +35,50 @@ export class TapOpener {
   #nextId = 1;
   /** BOUNDED by the callers: one entry per attachment being made. */
   readonly #waiting = new Map<number, Waiting>();
+  readonly #keeper: FdKeeper | undefined;
+  /** What open TAPs are kept as, by descriptor. BOUNDED by the callers: one entry per port. */
+  readonly #kept = new Map<number, string>();
 
-  /** @param idleMs - How long the thread outlives the last request, in milliseconds. */
-  constructor(idleMs: number = IDLE_MS) {
+  /**
+   * @param keeper - Keeps what is opened, for the next agent.
+   * @param idleMs - How long the thread outlives the last request, in milliseconds.
+   */
+  constructor(keeper?: FdKeeper, idleMs: number = IDLE_MS) {
+    this.#keeper = keeper;
     this.#idleMs = idleMs;
   }
 
   /**
    * Opens (or makes) the persistent TAP `device` in the namespace at `netnsPath`.
    *
-   * @returns a descriptor that is valid on every thread of this process
    * @throws {Error} if the namespace or the device cannot be opened, saying which and why
    */
-  open(netnsPath: string, device: string): Promise<number> {
+  async open(netnsPath: string, device: string): Promise<OpenedTap> {
+    const name = `tap ${device} in ${netnsPath}`;
+    const known = this.#keeper?.take(name);
+    if (known !== undefined && adoptTap(known, device)) {
+      this.#kept.set(known, name);
+      return { fd: known, isKept: true };
+    }
+    if (known !== undefined) {
+      closeTap(known);
+      this.#keeper?.drop(new Set([name]));
+    }
+    const fd = await this.#open(netnsPath, device);
+    this.#keeper?.keep(name, fd);
+    this.#kept.set(fd, name);
+    return { fd, isKept: false };
+  }
+
+  /** Closes a TAP for good: it is not kept for the next agent. The device itself stays. */
+  discard(fd: number): void {
+    const name = this.#kept.get(fd);
+    this.#kept.delete(fd);
+    closeTap(fd);
+    if (name !== undefined) this.#keeper?.drop(new Set([name]));
+  }
+
+  #open(netnsPath: string, device: string): Promise<number> {
     const worker = this.#start();
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {

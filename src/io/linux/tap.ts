@@ -16,6 +16,7 @@ const O_RDONLY = 0;
 const O_NONBLOCK = 0x800;
 const O_CLOEXEC = 0x8_0000;
 const TUNSETIFF = 0x4004_54ca;
+const TUNGETIFF = 0x8004_54d2;
 const TUNSETPERSIST = 0x4004_54cb;
 const TUNSETOFFLOAD = 0x4004_54d0;
 const TUNSETVNETHDRSZ = 0x4004_54d8;
@@ -64,16 +65,35 @@ export function openTap(device: string): number {
         reason === EBUSY ? ' (another process, or another kind of device, holds it)' : '';
       throw new SyscallError('TUNSETIFF', `open the TAP ${device}${holder}`, reason);
     }
-    const headerSize = new Uint8Array(4);
-    new DataView(headerSize.buffer).setUint32(0, VNET_HEADER_BYTES, true);
-    check(ioctlBuffer(fd, TUNSETVNETHDRSZ, headerSize), 'TUNSETVNETHDRSZ', `set up ${device}`);
-    setOffloads(fd, device);
+    setUp(fd, device);
     check(ioctlNumber(fd, TUNSETPERSIST, 1), 'TUNSETPERSIST', `keep ${device}`);
     return fd;
   } catch (error) {
     close(fd);
     throw error;
   }
+}
+
+/**
+ * Whether `fd` is the open TAP `device` that an earlier agent left. It is then set up as {@link openTap}
+ * would, whatever that agent's version was.
+ *
+ * @throws {SyscallError} if the kernel refuses the settings
+ */
+export function adoptTap(fd: number, device: string): boolean {
+  const ifreq = new Uint8Array(IFREQ_BYTES);
+  if (ioctlBuffer(fd, TUNGETIFF, ifreq) < 0) return false; // the device is gone: EBADFD
+  const name = new TextDecoder().decode(ifreq.subarray(0, ifreq.indexOf(0)));
+  if (name !== device) return false;
+  setUp(fd, device);
+  return true;
+}
+
+function setUp(fd: number, device: string): void {
+  const headerSize = new Uint8Array(4);
+  new DataView(headerSize.buffer).setUint32(0, VNET_HEADER_BYTES, true);
+  check(ioctlBuffer(fd, TUNSETVNETHDRSZ, headerSize), 'TUNSETVNETHDRSZ', `set up ${device}`);
+  setOffloads(fd, device);
 }
 
 function setOffloads(fd: number, device: string): void {
