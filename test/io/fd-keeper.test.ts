@@ -14,6 +14,7 @@ import { SILENT_LOG } from '../../src/core/capabilities.ts';
 import { FdKeeper } from '../../src/io/linux/fd-keeper.ts';
 import { FD_NAME_BYTES_MAX, FdQueue } from '../../src/io/linux/fd-queue.ts';
 import { killProcess } from '../../src/io/process.ts';
+import { eventually } from '../support/cluster.ts';
 
 /** A directory, and files whose inode tells which of them a descriptor is. */
 class Place {
@@ -113,7 +114,7 @@ test('what is kept outlives who kept it', async (t) => {
   if (again !== undefined) closeSync(again);
 
   await third.end();
-  t.notOk(isAlive(keeper));
+  await eventually('it has ended', async () => !isAlive(keeper) || undefined);
   t.notOk(existsSync(`${place.directory}/keeper.pid`));
 });
 
