@@ -100,6 +100,8 @@ export class World {
   readonly mesh: Mesh;
   readonly peerCounters: PeerCounters = new PeerCounters();
   readonly peers: Peers = new Peers(undefined, this.peerCounters);
+  /** The flow table's memory. */
+  readonly flows: Uint8Array;
   readonly ports: Readonly<Record<'alice' | 'bob' | 'carol' | 'host', Port>>;
   /** Where frames go, and where the switch makes its own. */
   readonly start: number;
@@ -116,8 +118,12 @@ export class World {
     this.start = base + frameAt;
     this.bytes = new Uint8Array(view.buffer);
     const capacity = 4096;
-    const memory = new Uint8Array(flowTableBytes(capacity));
-    this.mesh = new Mesh({ memory, capacity, hashKey: Uint8Array.of(1, 9, 2, 8, 3, 7, 4, 6) });
+    this.flows = new Uint8Array(flowTableBytes(capacity));
+    this.mesh = new Mesh({
+      memory: this.flows,
+      capacity,
+      hashKey: Uint8Array.of(1, 9, 2, 8, 3, 7, 4, 6),
+    });
     const { mesh, peers, scratch } = this;
     this.decide = new Switch({ view, mesh, peers, scratch });
     this.ports = {

@@ -1,0 +1,27 @@
+import type { FuzzTarget } from './target.ts';
+import { flowFile } from './targets/flow-file.ts';
+import * as gossip from './targets/gossip.ts';
+import * as packets from './targets/packets.ts';
+import * as texts from './targets/texts.ts';
+
+/** Every reader of bytes from outside. A new decoder gets an entry here. */
+export const TARGETS: readonly FuzzTarget[] = [
+  packets.parse,
+  packets.header,
+  packets.arp,
+  packets.offload,
+  packets.frames,
+  packets.runs,
+  gossip.packet,
+  gossip.member,
+  gossip.msgpack,
+  gossip.stream,
+  gossip.endpoints,
+  gossip.records,
+  texts.flags,
+  texts.service,
+  texts.network,
+  texts.logFrames,
+  texts.files,
+  flowFile,
+];

@@ -1,0 +1,217 @@
+// What other nodes, or whoever sends to the gossip port, may say.
+
+import type { Json } from '../../../src/core/store.ts';
+import {
+  decodeEndpointMessage,
+  decodeState,
+  ENDPOINT_MAGIC,
+  encodeDeltas,
+  encodeDigest,
+  encodeState,
+  encodeSummary,
+} from '../../../src/gossip/endpoint-codec.ts';
+import { Gossip } from '../../../src/gossip/gossip.ts';
+import { decodeMessage, encodeMessage, type Message } from '../../../src/gossip/messages.ts';
+import {
+  decodeMsgpack,
+  encodeMsgpack,
+  type MsgpackInput,
+  type MsgpackValue,
+} from '../../../src/gossip/msgpack.ts';
+import { decodePacket, encodePacket } from '../../../src/gossip/packet.ts';
+import { encodePushPull, StreamReader } from '../../../src/gossip/push-pull.ts';
+import { readEndpointRecord, readVtepRecord } from '../../../src/node/endpoint-record.ts';
+import { bytesOf, type FuzzTarget, require, textOf } from '../target.ts';
+
+const PEER = { address: '10.0.0.2', port: 7946 };
+const MESSAGES: readonly Message[] = [
+  { kind: 'ping', sequence: 1, node: 'self', source: { ...PEER, node: 'n2' } },
+  { kind: 'indirectPing', sequence: 2, target: PEER, node: 'n3', nackWanted: true },
+  { kind: 'ack', sequence: 3 },
+  { kind: 'nack', sequence: 4 },
+  { kind: 'suspect', incarnation: 2, node: 'self', from: 'n2' },
+  { kind: 'dead', incarnation: 3, node: 'n3', from: 'n2' },
+  {
+    kind: 'alive',
+    ...{ incarnation: 2, node: 'n3', ...PEER, meta: Uint8Array.of(1, 2, 3) },
+    versions: Uint8Array.of(1, 5, 2, 2, 5, 5),
+  },
+  { kind: 'user', payload: encodeSummary('a summary') },
+];
+/** Most that a reader of a stream may keep, per byte that it was given. */
+const KEPT_PER_BYTE_MAX = 8;
+
+function json(value: unknown): string {
+  return JSON.stringify(value, (_, field: unknown) => {
+    if (field instanceof Uint8Array) return Buffer.from(field).toString('hex');
+    return field instanceof Map ? [...field] : field;
+  });
+}
+
+const DICTIONARY: readonly Uint8Array[] = [
+  ...['SeqNo', 'Node', 'Addr', 'Port', 'Incarnation', 'Meta', 'Vsn', 'From', 'Join', 'Nodes'].map(
+    (name) => encodeMsgpack(name),
+  ),
+  encodeMsgpack(2 ** 32),
+  encodeMsgpack(new Uint8Array(4)),
+  Uint8Array.of(ENDPOINT_MAGIC),
+  Uint8Array.of(0xdf, 0xff, 0xff, 0xff, 0xff), // a map that promises much
+  Uint8Array.of(0xdd, 0xff, 0xff, 0xff, 0xff),
+  Uint8Array.of(0xdb, 0xff, 0xff, 0xff, 0xff),
+];
+
+export const packet: FuzzTarget = {
+  name: 'gossip-packet',
+  bytesMax: 1_400,
+  dictionary: DICTIONARY,
+  seeds() {
+    const encoded = MESSAGES.map(encodeMessage);
+    return [...encoded, encodePacket(encoded, true), encodePacket(encoded.slice(0, 3), false)];
+  },
+  run(input) {
+    const { messages, drops } = decodePacket(input);
+    require(messages.length + drops.length <= input.length + 1, 'no more comes out than went in');
+    for (const message of messages) {
+      const again = decodeMessage(encodeMessage(message));
+      require(json(again) === json(message), 'what was read is written so that it reads the same');
+    }
+    const kinds = [...messages.map(({ kind }) => kind), ...drops];
+    return { kind: kinds.slice(0, 2).join(), detail: json({ messages, drops }) };
+  },
+};
+
+export const member: FuzzTarget = {
+  name: 'gossip-member',
+  bytesMax: 1_400,
+  dictionary: DICTIONARY,
+  seeds: () => packet.seeds(),
+  run(input) {
+    const random = { next: () => 0.5, bytes: (length: number) => new Uint8Array(length) };
+    const config = { name: 'self', address: '10.0.0.1', port: 7946, generation: 1 };
+    const gossip = new Gossip({ random }, config, 0);
+    const effects = [...gossip.packet(input, PEER, 10), ...gossip.tick(1_000)];
+    const members = gossip.members();
+    require(members[0]?.name === 'self' && members[0]?.state === 'alive', 'this node lives');
+    require(members.length <= 1 + input.length / 8, 'a member takes some bytes to announce');
+    const kinds = [...new Set(effects.map(({ kind }) => kind))].sort();
+    return { kind: `${members.length} ${kinds.join()}`, detail: json({ effects, members }) };
+  },
+};
+
+function toInput(value: MsgpackValue): MsgpackInput {
+  if (value instanceof Map) {
+    return Object.fromEntries([...value].map(([key, item]) => [key, toInput(item)]));
+  }
+  if (Array.isArray(value)) return value.map(toInput);
+  return value as MsgpackInput;
+}
+
+export const msgpack: FuzzTarget = {
+  name: 'msgpack',
+  bytesMax: 512,
+  dictionary: DICTIONARY,
+  seeds: () => [
+    encodeMsgpack({ a: [1, -1, 300, -300, 70_000, -70_000, 2 ** 40, -(2 ** 40)], b: null }),
+    encodeMsgpack({ text: 'x'.repeat(40), yes: true, no: false, nested: { list: [[], {}] } }),
+    encodeMsgpack(1.5),
+  ],
+  run(input) {
+    const result = decodeMsgpack(input);
+    if (!result.ok) return { kind: result.fault, detail: result.fault };
+    require(result.end > 0 && result.end <= input.length, 'a value ends within its bytes');
+    const again = decodeMsgpack(encodeMsgpack(toInput(result.value)));
+    require(again.ok &&
+      json(toInput(again.value)) ===
+        json(toInput(result.value)), 'what was read is written so that it reads the same');
+    return { kind: typeof result.value, detail: json([result.value, result.end]) };
+  },
+};
+
+export const stream: FuzzTarget = {
+  name: 'gossip-stream',
+  bytesMax: 2_048,
+  dictionary: DICTIONARY,
+  seeds() {
+    const members = [1, 2].map((index) => ({
+      ...{ name: `n${index}`, ...PEER, incarnation: index, meta: Uint8Array.of(index) },
+      ...{ versions: Uint8Array.of(1, 5, 2, 2, 5, 5), state: 'alive' as const },
+      ...{ stateChangedMs: 0, suspicion: undefined, quietUntilMs: 0 },
+    }));
+    return [
+      encodePushPull(members, encodeState({ versions: [], deltas: [] }), true),
+      ...MESSAGES.map(encodeMessage),
+    ];
+  },
+  run(input) {
+    const whole = read(input, input.length);
+    const cut = read(input, 1 + (input.length >> 2));
+    require(whole.detail === cut.detail, 'how the stream is cut makes no difference');
+    return whole;
+  },
+};
+
+function read(input: Uint8Array, chunkBytes: number): { kind: string; detail: string } {
+  const reader = new StreamReader();
+  for (let at = 0; at < input.length; at += chunkBytes) {
+    const result = reader.push(input.subarray(at, at + chunkBytes));
+    require(reader.size <= input.length * KEPT_PER_BYTE_MAX, 'a reader keeps what it was given');
+    if (result.kind === 'drop') return { kind: result.reason, detail: result.reason };
+    if (result.kind === 'message') {
+      return { kind: result.message.kind, detail: json(result.message) };
+    }
+  }
+  return { kind: 'more', detail: '' };
+}
+
+export const endpoints: FuzzTarget = {
+  name: 'endpoint-messages',
+  bytesMax: 1_024,
+  dictionary: [...DICTIONARY, bytesOf('{"a":'), bytesOf('[[[['), bytesOf('endpoint/')],
+  seeds() {
+    const version = { node: 'n2', generation: 7, version: 9 };
+    const vtep = { address: '10.0.0.2', port: 4789 };
+    const delta = {
+      ...{ node: 'n2', generation: 7, since: 0, version: 2, full: false },
+      entries: [
+        { key: 'vtep', version: 1, content: { text: JSON.stringify(vtep), value: vtep } },
+        { key: 'gone', version: 2, content: undefined },
+      ],
+    };
+    return [
+      encodeSummary('0123456789'),
+      encodeDigest([version], 0, { bytesMax: 1_200, answer: false }),
+      ...encodeDeltas(delta, 'delta', 1_200, 4).messages,
+      encodeState({ versions: [version], deltas: [delta] }),
+    ];
+  },
+  run(input) {
+    const said = decodeEndpointMessage(input);
+    const state = decodeState(input);
+    const kind = typeof said === 'string' ? said : said.kind;
+    const stateKind = typeof state === 'string' ? state : 'state';
+    return { kind: `${kind} ${stateKind}`, detail: json([said, state]) };
+  },
+};
+
+export const records: FuzzTarget = {
+  name: 'endpoint-records',
+  bytesMax: 512,
+  dictionary: ['"warm"', '"active"', 'null', '-1', '1e400', '"240.0.1.1"'].map(bytesOf),
+  seeds: () => [
+    bytesOf('{"address":"10.0.0.2","port":4789}'),
+    bytesOf(
+      '{"networkId":"n","address":"10.1.0.2","mac":"02:00:0a:01:00:02","serviceId":"s","taskId":"t","state":"active","primary":true}',
+    ),
+  ],
+  run(input) {
+    let value: Json;
+    try {
+      value = JSON.parse(textOf(input)) as Json;
+    } catch {
+      return { kind: 'no JSON', detail: '' };
+    }
+    const [vtep, endpoint] = [readVtepRecord(value), readEndpointRecord(value)];
+    const kind = vtep !== undefined ? 'vtep' : endpoint !== undefined ? 'endpoint' : 'neither';
+    return { kind, detail: json([vtep, endpoint]) };
+  },
+};
