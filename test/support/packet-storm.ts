@@ -4,10 +4,12 @@ import { createSocket } from 'node:dgram';
 import { readFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import type { Random } from '../../src/core/capabilities.ts';
+import { PROTO_UDP } from '../../src/core/packet.ts';
 import { encodeMessage, type Message } from '../../src/gossip/messages.ts';
 import { encodePacket } from '../../src/gossip/packet.ts';
 import { bind, check, setsockopt, socket, writeBuffer } from '../../src/io/linux/ffi.ts';
 import { writeVxlanHeader } from '../../src/vxlan/header.ts';
+import { ethernetFrame } from '../dataplane/frames.ts';
 import { seededRandom } from './gossip-sim.ts';
 import { type HostileAddresses, hostileFrames, mutated } from './hostile.ts';
 
@@ -22,6 +24,8 @@ export type Storm = { readonly seed: number; readonly count: number } & (
   | { readonly kind: 'gossip'; readonly to: string }
   | { readonly kind: 'tcp'; readonly to: string; readonly ports: readonly number[] }
   | { readonly kind: 'frames'; readonly device: string; readonly addresses: HostileAddresses }
+  /** The same small datagram, as fast as it goes. Says when it begins. */
+  | { readonly kind: 'flood'; readonly device: string; readonly from: string; readonly to: string }
 );
 
 /** Datagrams between two pauses: a receiver that is busy must have room for them. */
@@ -135,25 +139,40 @@ async function streams(
   return opened;
 }
 
+/** A socket for raw Ethernet frames of `device`. */
+function openPacketSocket(device: string, withOffload: boolean): number {
+  const fd = check(socket(AF_PACKET, SOCK_RAW, 0), 'socket', 'send frames');
+  const address = new Uint8Array(SOCKADDR_LL_BYTES);
+  const view = new DataView(address.buffer);
+  view.setUint16(0, AF_PACKET, true);
+  view.setUint16(2, 0x0003);
+  const index = readFileSync(`/proc/self/net/dev_mcast`, 'utf8');
+  const line = index.split('\n').find((text) => text.split(/\s+/)[1] === device);
+  view.setInt32(4, Number(line?.split(/\s+/)[0]), true);
+  const on = Uint8Array.of(1, 0, 0, 0);
+  if (withOffload)
+    check(setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, on, 4), 'setsockopt', 'offload');
+  check(bind(fd, address, SOCKADDR_LL_BYTES), 'bind', `send frames by ${device}`);
+  return fd;
+}
+
+function flood(device: string, from: string, to: string, count: number): number {
+  const fd = openPacketSocket(device, false);
+  const payload = new Uint8Array(22); // with its headers, 64 bytes
+  const spec = { from: `${from}:9`, to: `${to}:9`, protocol: PROTO_UDP, payload };
+  const bytes = ethernetFrame(spec);
+  console.log('flooding');
+  let sent = 0;
+  for (let index = 0; index < count; index += 1) {
+    if (writeBuffer(fd, bytes, bytes.length) >= 0) sent += 1;
+  }
+  return sent;
+}
+
 /** Raw Ethernet frames out of `device`, half of them with an offload header as wrong as they are. */
 function frames(device: string, count: number, next: () => Uint8Array, random: Random): number {
-  const open = (withOffload: boolean): number => {
-    const fd = check(socket(AF_PACKET, SOCK_RAW, 0), 'socket', 'send frames');
-    const address = new Uint8Array(SOCKADDR_LL_BYTES);
-    const view = new DataView(address.buffer);
-    view.setUint16(0, AF_PACKET, true);
-    view.setUint16(2, 0x0003);
-    const index = readFileSync(`/proc/self/net/dev_mcast`, 'utf8');
-    const line = index.split('\n').find((text) => text.split(/\s+/)[1] === device);
-    view.setInt32(4, Number(line?.split(/\s+/)[0]), true);
-    const on = Uint8Array.of(1, 0, 0, 0);
-    if (withOffload)
-      check(setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, on, 4), 'setsockopt', 'offload');
-    check(bind(fd, address, SOCKADDR_LL_BYTES), 'bind', `send frames by ${device}`);
-    return fd;
-  };
-  const plain = open(false);
-  const offloaded = open(true);
+  const plain = openPacketSocket(device, false);
+  const offloaded = openPacketSocket(device, true);
   let sent = 0;
   for (let index = 0; index < count; index += 1) {
     const frame = next();
@@ -186,6 +205,8 @@ async function perform(storm: Storm): Promise<number> {
       return await datagrams(storm.to, 7946, storm.count, hostileGossip(random));
     case 'tcp':
       return await streams(storm.to, storm.ports, storm.count, random);
+    case 'flood':
+      return flood(storm.device, storm.from, storm.to, storm.count);
     case 'frames':
       return frames(storm.device, storm.count, hostileFrames(storm.addresses, random), random);
   }
