@@ -1,4 +1,4 @@
-import type { Coverage } from './coverage.ts';
+import { Code, type Coverage } from './coverage.ts';
 import { type Below, Mutator } from './mutator.ts';
 import type { FuzzTarget, Outcome } from './target.ts';
 
@@ -27,13 +27,14 @@ function describe({ name }: FuzzTarget, input: Uint8Array, cause: unknown): stri
 
 /**
  * Runs one input three times: alone in its memory, where every read behind it fails, and between two
- * different fillings, where one would show.
+ * different fillings, where one would show. Once will do for a target that copies its input.
  *
  * @throws {FuzzFailure} if the target did what it must not, or the runs differ
  */
 export function check(target: FuzzTarget, input: Uint8Array): Outcome {
   try {
     const alone = target.run(Uint8Array.from(input));
+    if (target.isCopied) return alone;
     for (const poison of POISONS) {
       const memory = new Uint8Array(GUARD_BYTES + input.length + GUARD_BYTES).fill(poison);
       memory.set(input, GUARD_BYTES);
@@ -56,11 +57,11 @@ export function check(target: FuzzTarget, input: Uint8Array): Outcome {
 }
 
 /**
- * Mutates inputs. What reaches blocks or outcomes that none reached before joins them.
+ * Mutates inputs. What reaches code or outcomes that none reached before joins them.
  *
  * @param inputs - To begin with; not changed.
  * @param isOver - Asked between inputs, with how many were run.
- * @param coverage - Tells of new blocks; without it new kinds of outcomes alone count.
+ * @param coverage - Tells of new code; without it new kinds of outcomes alone count.
  * @returns `inputs` and what joined them
  * @throws {FuzzFailure} at the first input that the target fails on
  */
@@ -90,7 +91,7 @@ export function fuzz(
     batch.push(input);
     if (batch.length < BATCH) continue;
     if (coverage !== undefined) {
-      pool.push(...pioneers(target, batch, new Set(coverage.news()), coverage));
+      pool.push(...pioneers(target, batch, coverage.news(), coverage));
     }
     batch = [];
   }
@@ -98,24 +99,22 @@ export function fuzz(
 }
 
 /**
- * Those of a batch that reach blocks of `missing`, found by halves: a look takes longer than many runs.
+ * Those of a batch that reach code of `missing`, found by halves: a look takes longer than many runs.
  *
  * @param missing - What is found is taken out.
  */
 function pioneers(
   target: FuzzTarget,
   batch: readonly Uint8Array[],
-  missing: Set<string>,
+  missing: Code,
   coverage: Coverage,
 ): readonly Uint8Array[] {
-  if (missing.size === 0) return [];
+  if (missing.isEmpty) return [];
+  coverage.look();
   for (const input of batch) target.run(Uint8Array.from(input));
-  const reached = [...coverage.look()].filter((block) => missing.has(block));
-  if (reached.length === 0) return [];
-  if (batch.length === 1) {
-    for (const block of reached) missing.delete(block);
-    return batch;
-  }
+  const reached = coverage.look();
+  if (batch.length === 1) return missing.takeOut(reached) ? batch : [];
+  if (!missing.meets(reached)) return [];
   const half = batch.length >> 1;
   return [
     ...pioneers(target, batch.slice(0, half), missing, coverage),
@@ -133,16 +132,17 @@ export function distil(
   inputs: readonly Uint8Array[],
   coverage: Coverage,
 ): readonly Uint8Array[] {
-  const reached = new Set<string>();
+  const reached = new Code();
+  const kinds = new Set<string>();
   coverage.look();
   return inputs
     .toSorted((a, b) => a.length - b.length)
     .filter((input) => {
       const { kind } = check(target, input);
-      const before = reached.size;
-      for (const block of coverage.look()) reached.add(block);
-      reached.add(`kind ${kind}`);
-      return reached.size > before;
+      const isNewKind = !kinds.has(kind);
+      kinds.add(kind);
+      const isNewCode = !reached.addAll(coverage.look()).isEmpty;
+      return isNewKind || isNewCode;
     });
 }
 

@@ -5,14 +5,16 @@ import { Corpus } from './corpus.ts';
 import { Coverage } from './coverage.ts';
 import { distil, FuzzFailure, fuzz, shrink } from './engine.ts';
 import type { FuzzTarget } from './target.ts';
-import { TARGETS } from './targets.ts';
 
 /** Runs between two looks at the clock. */
 const CLOCK_RUNS = 64;
 
+// Before the source is loaded: all of it is to be seen.
+const coverage = new Coverage();
+const { TARGETS } = await import('./targets.ts');
+
 function grow(target: FuzzTarget, seconds: number, seed: number): void {
   const corpus = new Corpus(target.name);
-  const coverage = new Coverage();
   const until = performance.now() + seconds * 1_000;
   let isOver = false;
   try {
@@ -26,10 +28,10 @@ function grow(target: FuzzTarget, seconds: number, seed: number): void {
       },
       coverage,
     );
-    const blocks = coverage.size;
+    const { size } = coverage;
     const kept = distil(target, inputs, coverage);
     corpus.replace(kept);
-    console.log(`${target.name}: ${runs} runs, ${blocks} blocks, ${kept.length} inputs`);
+    console.log(`${target.name}: ${runs} runs, ${size} characters of code, ${kept.length} inputs`);
   } catch (error) {
     if (!(error instanceof FuzzFailure)) throw error;
     const small = shrink(target, error.input);

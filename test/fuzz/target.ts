@@ -14,6 +14,8 @@ export interface FuzzTarget {
   readonly name: string;
   /** Longest input, in bytes. */
   readonly bytesMax: number;
+  /** The input is copied before it is read: what lies behind it can make no difference. */
+  readonly isCopied?: true;
   /** Sound inputs to begin with. */
   seeds(): readonly Uint8Array[];
   /** Bytes that mean something to the target, to be put in. */

@@ -9,6 +9,7 @@ export const TARGETS: readonly FuzzTarget[] = [
   packets.parse,
   packets.header,
   packets.arp,
+  packets.probes,
   packets.offload,
   packets.frames,
   packets.runs,

@@ -61,6 +61,7 @@ const SOUND = soundTable();
 /** A flow table's file with wrong bytes in it: an agent must start, serve and forget what is wrong. */
 export const flowFile: FuzzTarget = {
   name: 'flow-file',
+  isCopied: true,
   bytesMax: 256,
   dictionary: [Uint8Array.of(0xff, 0xff, 0xff, 0xff), Uint8Array.of(1, 0, 0, 0)],
   seeds: () => [

@@ -195,6 +195,7 @@ export const endpoints: FuzzTarget = {
 
 export const records: FuzzTarget = {
   name: 'endpoint-records',
+  isCopied: true,
   bytesMax: 512,
   dictionary: ['"warm"', '"active"', 'null', '-1', '1e400', '"240.0.1.1"'].map(bytesOf),
   seeds: () => [

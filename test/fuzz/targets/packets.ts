@@ -24,6 +24,13 @@ import {
 import { answerArp, arpSender, arpTarget, isArpRequest } from '../../../src/vxlan/arp.ts';
 import { NOT_VXLAN, readVxlanVni, writeVxlanHeader } from '../../../src/vxlan/header.ts';
 import {
+  answerProbe,
+  PROBE_KIND,
+  PROBE_REPLY_KIND,
+  readProbeReply,
+  writeProbe,
+} from '../../../src/vxlan/path-probe.ts';
+import {
   ethernetFrame,
   type FrameSpec,
   makePacketMemory,
@@ -57,6 +64,8 @@ const SPECS: readonly FrameSpec[] = [
   { from: BOB, to: ALICE, ipOptions: 3 },
   { from: '[fd00::1]:5000', to: '[fd00::2]:80', payload: randomBytes(20, 3) },
   { from: '[fd00::1]:5000', to: '[fd00::2]:53', protocol: PROTO_UDP },
+  { from: '[fe80::1]:0', to: '[ff02::1:ff00:2]:0', protocol: PROTO_ICMPV6, icmpType: 135 },
+  { from: '[fd00::1]:0', to: '[fd00::2]:0', protocol: PROTO_ICMPV6, icmpType: 2 },
 ];
 
 function soundFrames(): readonly Uint8Array[] {
@@ -103,7 +112,7 @@ function viewOf(bytes: Uint8Array): DataView {
 
 function textOfFields(value: object): string {
   return JSON.stringify(value, (_, field: unknown) =>
-    typeof field === 'object' && field !== null && 'w0' in field ? String(field) : field,
+    typeof field === 'bigint' ? String(field) : field,
   );
 }
 
@@ -147,6 +156,32 @@ export const header: FuzzTarget = {
     require(readVxlanVni(viewOf(input), 0, input.length) ===
       vni, 'a written header reads the same');
     return { kind: 'vni', detail: String(vni) };
+  },
+};
+
+const PROBE = { sizeBytes: 48, sequence: 7, nonce: 0x0123_4567_89ab_cdefn, sentUs: 1_000_000n };
+
+/** Path probes, and the replies to them. */
+export const probes: FuzzTarget = {
+  name: 'path-probes',
+  bytesMax: 128,
+  dictionary: [Uint8Array.of(PROBE_KIND), Uint8Array.of(PROBE_REPLY_KIND)],
+  seeds() {
+    const probe = new Uint8Array(PROBE.sizeBytes);
+    writeProbe(viewOf(probe), 0, PROBE);
+    const reply = Uint8Array.from(probe);
+    return [probe, reply.subarray(0, answerProbe(viewOf(reply), 0, reply.length))];
+  },
+  run(input) {
+    const view = viewOf(input);
+    const said = readProbeReply(view, 0, input.length);
+    if (said !== undefined) return { kind: 'reply', detail: textOfFields(said) };
+    const bytes = answerProbe(view, 0, input.length);
+    require(bytes <= input.length, 'an answer is never larger than its question');
+    const answer = Buffer.from(input.subarray(0, bytes)).toString('hex');
+    if (bytes === 0) return { kind: 'neither', detail: '' };
+    require(readProbeReply(view, 0, bytes)?.sizeBytes === input.length, 'it tells what arrived');
+    return { kind: 'probe', detail: answer };
   },
 };
 

@@ -59,6 +59,7 @@ const PARSERS: Readonly<Record<string, (text: string) => unknown>> = {
 /** Every value that a flag or a field may have, tried with every parser. */
 export const flags: FuzzTarget = {
   name: 'values',
+  isCopied: true,
   bytesMax: 64,
   dictionary: ['/', ':', '-', '=', '==', '!=', 'ms', 'node.', 'published=', 'target=', '[::1]'].map(
     bytesOf,
@@ -86,6 +87,7 @@ function body(
 ): FuzzTarget {
   return {
     name,
+    isCopied: true,
     bytesMax: 1_024,
     dictionary: [
       ...['null', '[]', '{}', '-1', '1e400', '""', '"__proto__":', '[[[[[[[[[[[[[[[[[[', 'true'],
@@ -172,6 +174,7 @@ function demultiplexed(input: Uint8Array, chunkBytes: number): string {
 /** Small files that a crash may have cut short, and what the kernel shows. */
 export const files: FuzzTarget = {
   name: 'process-files',
+  isCopied: true,
   bytesMax: 256,
   seeds: () =>
     [
