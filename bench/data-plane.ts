@@ -85,7 +85,7 @@ function rowNames({ prefix = '', suffix = '' }: Suite, { figures }: Measurement)
 }
 
 function longRows(seconds: number): string[] {
-  return [`rss-after-${seconds}s`, `flows-after-${seconds}s`];
+  return [`rss-after-${seconds}s`, `flows-after-${seconds}s`, `rss-rest-after-${seconds}s`];
 }
 
 /** One run of the bench. */

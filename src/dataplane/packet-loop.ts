@@ -7,7 +7,7 @@ import { Arena } from '../io/linux/arena.ts';
 import { DatagramQueue } from '../io/linux/datagram-queue.ts';
 import { clearWakeUp, Epoll } from '../io/linux/epoll.ts';
 import { EAGAIN, errno, readAt } from '../io/linux/ffi.ts';
-import { mapFile } from '../io/linux/mapped-file.ts';
+import { mapFile, releaseMapped } from '../io/linux/mapped-file.ts';
 import { VNET_HEADER_BYTES } from '../io/linux/tap.ts';
 import { VxlanReceiver } from '../io/linux/vxlan-socket.ts';
 import { flowTableBytes } from '../routing-mesh/flow-table.ts';
@@ -117,10 +117,12 @@ export class PacketLoop {
     this.#frames = arena.allocate(WAITING_BYTES + READ_BYTES + FRAME_ALIGNMENT) + HEADROOM_BYTES;
     this.#frame = this.#frames;
     this.#scratch = arena.allocate(ANSWER_BYTES_MAX + 64) + HEADROOM_BYTES;
+    const flows = mapFile(data.flowFile, flowTableBytes(data.flowCapacity));
     this.#mesh = new Mesh({
-      memory: mapFile(data.flowFile, flowTableBytes(data.flowCapacity)),
+      memory: flows,
       capacity: data.flowCapacity,
       hashKey: data.hashKey,
+      release: (offset, bytes) => releaseMapped(flows, offset, bytes),
     });
     this.#probes = new PathProbes({
       arena,

@@ -11,6 +11,7 @@ import {
 import { type FlowHashKey, keyedAddressHash, keyedFlowHash } from './flow-hash.ts';
 import { FlowKey } from './flow-key.ts';
 import { FlowLock } from './flow-lock.ts';
+import { FreePages, type ReleaseMemory } from './free-pages.ts';
 import { FLOW_ICMP, FLOW_SYN_SENT, flowIdleLimit, nextTcpStatus } from './tcp-tracking.ts';
 import { ticksBetween } from './ticks.ts';
 
@@ -64,6 +65,8 @@ export interface FlowTableOptions {
   readonly hashKey: Uint8Array;
   /** 'alone' when absent. */
   readonly sharing?: FlowSharing;
+  /** Gives back memory that {@link FlowTable.sweep} finds without flows; all stays when absent. */
+  readonly release?: ReleaseMemory;
 }
 
 /**
@@ -94,6 +97,7 @@ export class FlowTable {
   readonly #hashKey: FlowHashKey;
   readonly #counts: Int32Array;
   readonly #lock: FlowLock;
+  readonly #freePages: FreePages | undefined;
   #sweepCursor = 0;
 
   /**
@@ -102,7 +106,7 @@ export class FlowTable {
    */
   constructor(options: FlowTableOptions) {
     checkOptions(options);
-    const { memory, capacity, hashKey, sharing = 'alone' } = options;
+    const { memory, capacity, hashKey, sharing = 'alone', release } = options;
     const view = new DataView(memory.buffer, memory.byteOffset, memory.byteLength);
     const setBytes = (capacity / FLOW_WAYS) * SET_BYTES;
     this.capacity = capacity;
@@ -131,6 +135,8 @@ export class FlowTable {
       isShared: sharing !== 'alone',
     });
     if (sharing !== 'further') this.#takeOver();
+    const entriesAt = HEADER_BYTES + setBytes;
+    this.#freePages = release && new FreePages(this, entriesAt, FLOW_ENTRY_BYTES, release);
   }
 
   /** Flows that this table had to make room with, before their time. */
@@ -188,6 +194,7 @@ export class FlowTable {
     do {
       version = this.#lock.version(set);
       isUsed = this.isUsed(slot);
+      if (!isUsed) continue; // a look at a free one would take memory for it
       this.entries.readKey(slot, key);
       this.entries.read(slot, flow);
     } while (!this.#lock.isAt(set, version));
@@ -292,13 +299,28 @@ export class FlowTable {
     return this.#tags[tagAt(slot)] !== 0;
   }
 
+  /** Whether `count` slots from `first` on are all free. */
+  areFree(first: number, count: number): boolean {
+    for (let slot = first; slot < first + count; slot++) {
+      if (this.isUsed(slot)) return false;
+    }
+    return true;
+  }
+
   /**
-   * Removes what has expired in the next `budget` slots; called again and again it goes round. One of several
-   * threads is enough to do it.
+   * Removes what has expired in the next `budget` slots, and gives back memory that has no flows; called
+   * again and again it goes round. One of several threads is enough to do it. The lock must not be held.
    *
    * @returns entries removed
    */
   sweep(budget: number): number {
+    const first = this.#sweepCursor;
+    const removed = this.#removeAllExpired(budget);
+    this.#freePages?.look(first, Math.min(budget, this.capacity - first));
+    return removed;
+  }
+
+  #removeAllExpired(budget: number): number {
     let removed = 0;
     for (let step = Math.min(budget, this.capacity); step > 0; step--) {
       const slot = this.#sweepCursor;

@@ -125,6 +125,11 @@ export function pidfdGetfd(pidfd: number, fd: number): number {
   return syscall3(SYS_PIDFD_GETFD, pidfd, fd, 0);
 }
 
+/** madvise(2). */
+export const madvise: Syscall<[address: number, length: number, advice: number]> = declare(
+  'int madvise(uintptr_t address, size_t length, int advice)',
+);
+
 /** The address of the first byte of `bytes`. It stays valid only while `bytes` is referenced. */
 export function addressOf(bytes: Uint8Array): number {
   return Number(koffi.address(bytes));
