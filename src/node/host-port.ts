@@ -39,6 +39,8 @@ export interface HostPortOptions {
   /** The same of IPv6, and the gateway there. */
   readonly ipv6?: { readonly address: string; readonly subnet: string; readonly gateway: string };
   readonly mtuBytes: number;
+  /** UDP port of VXLAN. */
+  readonly tunnelPort: number;
   /** Where the ruleset for `nft` is written. */
   readonly rulesetFile: string;
 }
@@ -62,7 +64,8 @@ export class HostPort {
     this.#fd = fd;
     const { address, ipv6 } = options;
     const own6 = ipv6 && { address6: parseIpv6(ipv6.address) };
-    const uplink = { device: HOST_DEVICE, address: parseIpv4(address), ...own6 };
+    const { tunnelPort } = options;
+    const uplink = { device: HOST_DEVICE, address: parseIpv4(address), ...own6, tunnelPort };
     this.#table = new PublishedPortTable({ log: deps.log }, { uplink, file: options.rulesetFile });
   }
 

@@ -421,6 +421,7 @@ export class Node {
         subnet: ingress.subnet,
         ...ipv6Ingress(ingress, ingressAddress6),
         mtuBytes: this.overlayMtuBytes,
+        tunnelPort: this.#options.identity.dataPathPort,
         rulesetFile: `${this.#options.runDir}/published-ports.nft`,
       },
     );

@@ -137,7 +137,7 @@ test('configureInterface() switches IPv6 on, and leaves nothing for it to find o
   t.notOk(await canHaveIpv6(1_279), 'the kernel would take it off the interface');
 });
 
-const UPLINK = { device: 'weft0', address: parseIpv4('10.255.0.2') };
+const UPLINK = { device: 'weft0', address: parseIpv4('10.255.0.2'), tunnelPort: 4789 };
 const UPLINK6 = { ...UPLINK, address6: parseIpv6('fd00:8::2') };
 const WEB: PublishedPort = {
   protocol: 'tcp',
@@ -224,6 +224,37 @@ test('PublishedPortTable replaces its own table at once and leaves others alone'
   await table.remove();
   await table.remove();
   t.match(await nft('list', 'tables'), /^table ip other\n$/);
+});
+
+test('connections are tracked, but not the datagrams of the tunnel', async (t) => {
+  const { netns, table } = await newTable(t);
+  const run = runInNetns(netns);
+  await table.replace([WEB]);
+  const count = (port: number, state: string) =>
+    `add rule inet other in udp dport ${port} ct state ${state} counter name "${state}-${port}"`;
+  const states = ['untracked', 'new'];
+  const counters = [4789, 4790].flatMap((port) => states.map((state) => ({ port, state })));
+  await run([
+    'nft',
+    [
+      'add table inet other',
+      'add chain inet other in { type filter hook input priority 0; }',
+      ...counters.map(({ port, state }) => `add counter inet other ${state}-${port}`),
+      ...counters.map(({ port, state }) => count(port, state)),
+    ].join(';'),
+  ]);
+  const send = 'for port in 4789 4790; do echo hello >"/dev/udp/127.0.0.1/$port" || :; done';
+  await run(['bash', '-c', send]);
+  const json = JSON.parse(await run(['nft', '-j', 'list', 'counters'])) as {
+    nftables: { counter?: { name: string; packets: number } }[];
+  };
+  const seen = json.nftables.flatMap(({ counter }) => (counter === undefined ? [] : [counter]));
+  t.same(Object.fromEntries(seen.map(({ name, packets }) => [name, packets])), {
+    'untracked-4789': 1,
+    'new-4789': 0,
+    'untracked-4790': 0,
+    'new-4790': 1,
+  });
 });
 
 test('forwardDropChains() finds what would stop clients', (t) => {

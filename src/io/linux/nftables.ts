@@ -25,6 +25,8 @@ export interface Uplink {
   readonly address: Ipv4;
   /** Absent on a host without IPv6, which then publishes nothing by it. */
   readonly address6?: Ipv6;
+  /** UDP port of the tunnel that is behind it. */
+  readonly tunnelPort: number;
 }
 
 /** NF_IP_PRI_NAT_DST (linux/netfilter_ipv4.h). Older nft knows its name in prerouting only. */
@@ -53,6 +55,9 @@ const PORT_MAPS: readonly PortMap[] = [
  * 1122, section 3.2.1.3 g; RFC 4291, section 2.5.3), so such clients appear under the uplink's address.
  * A client with a link-local address is not served: nothing of it may pass a router (RFC 4291, section
  * 2.5.6).
+ *
+ * The tunnel's own datagrams are exempt from connection tracking, which the rules above switch on for the
+ * whole host: it would cost time for each, and entries that say nothing.
  *
  * The forward chain accepts traffic of the uplink. A packet must be accepted by every table: where
  * another one drops forwarded packets (Docker sets its FORWARD policy to drop), its owner must let the
@@ -88,6 +93,14 @@ ${dnat}
   chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
     oifname "${device}" ip saddr 127.0.0.0/8 snat ip to ${formatIpv4(address)}${snat6}
+  }
+  chain tunnel-in {
+    type filter hook prerouting priority raw; policy accept;
+    udp dport ${toPort(uplink.tunnelPort)} notrack
+  }
+  chain tunnel-out {
+    type filter hook output priority raw; policy accept;
+    udp dport ${toPort(uplink.tunnelPort)} notrack
   }
   chain forward {
     type filter hook forward priority filter; policy accept;
