@@ -1,12 +1,8 @@
-import { enableCompileCache, flushCompileCache } from 'node:module';
+import { flushCompileCache } from 'node:module';
 import { type MessagePort, parentPort } from 'node:worker_threads';
+import { collectGarbage } from '../io/resting-heap.ts';
 import type { DataPlaneWorkerData } from './commands.ts';
-
-// A thread has no share in the cache of the one that started it, and an agent that restarts must be
-// quick: what follows is loaded from the cache, so it cannot be a static import.
-enableCompileCache();
-const { PacketLoop } = await import('./packet-loop.ts');
-const { collectGarbage } = await import('../io/resting-heap.ts');
+import { PacketLoop } from './packet-loop.ts';
 
 type Start = DataPlaneWorkerData & { readonly channel: MessagePort };
 

@@ -1,6 +1,7 @@
 import type { FuzzTarget } from './target.ts';
 import { flowFile } from './targets/flow-file.ts';
 import * as gossip from './targets/gossip.ts';
+import { handshakes } from './targets/handshake.ts';
 import * as packets from './targets/packets.ts';
 import * as texts from './targets/texts.ts';
 
@@ -13,6 +14,7 @@ export const TARGETS: readonly FuzzTarget[] = [
   packets.offload,
   packets.frames,
   packets.runs,
+  handshakes,
   gossip.packet,
   gossip.member,
   gossip.msgpack,

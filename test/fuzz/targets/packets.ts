@@ -1,5 +1,6 @@
 // What takes bytes from tasks and from the underlay.
-import { GATEWAY_MAC, macOfIpv4, parseIpv4 } from '../../../src/core/address.ts';
+import { GATEWAY_MAC, macOfIpv4, macWords, parseIpv4 } from '../../../src/core/address.ts';
+import { writeIp16 } from '../../../src/core/ip.ts';
 import {
   Packet,
   PROTO_ICMP,
@@ -13,15 +14,15 @@ import {
 } from '../../../src/core/packet.ts';
 import { Coalescer } from '../../../src/dataplane/coalesce.ts';
 import { DROP_REASONS } from '../../../src/dataplane/counters.ts';
+import type { Decision } from '../../../src/dataplane/decision.ts';
 import { Offload, readOffload } from '../../../src/dataplane/offload.ts';
 import { partialChecksumStart } from '../../../src/dataplane/partial-checksum.ts';
-import type { Decision } from '../../../src/dataplane/switch.ts';
 import {
   isIcmpError,
   QuotedPacket,
   readQuotedPacket,
 } from '../../../src/routing-mesh/icmp-error.ts';
-import { answerArp, arpSender, arpTarget, isArpRequest } from '../../../src/vxlan/arp.ts';
+import { answerArp, arpSenderAt, arpTargetAt, isArpRequest } from '../../../src/vxlan/arp.ts';
 import { NOT_VXLAN, readVxlanVni, writeVxlanHeader } from '../../../src/vxlan/header.ts';
 import {
   answerProbe,
@@ -38,7 +39,19 @@ import {
   slowSegments,
   vxlanDatagram,
 } from '../../dataplane/frames.ts';
-import { arpRequest, BLUE, GATEWAY, NOW_MS, VIPS, VTEP, World } from '../../dataplane/world.ts';
+import {
+  arpRequest,
+  BLUE,
+  FAMILIES,
+  frameIn,
+  GATEWAY,
+  inFamily,
+  NOW_MS,
+  toIpv6,
+  VIPS,
+  VTEP,
+  World,
+} from '../../dataplane/world.ts';
 import { type FuzzTarget, type Outcome, require } from '../target.ts';
 
 const ALICE = '240.0.1.11:5000';
@@ -62,19 +75,33 @@ const SPECS: readonly FrameSpec[] = [
   { from: CLIENT, to: `${VIPS.publishedRemote}:80`, ...toGateway, tcpFlags: TCP_FIN },
   { from: CLIENT, to: BOB, fromMac: GATEWAY_MAC, tcpFlags: TCP_RST },
   { from: BOB, to: ALICE, ipOptions: 3 },
-  { from: '[fd00::1]:5000', to: '[fd00::2]:80', payload: randomBytes(20, 3) },
-  { from: '[fd00::1]:5000', to: '[fd00::2]:53', protocol: PROTO_UDP },
-  { from: '[fe80::1]:0', to: '[ff02::1:ff00:2]:0', protocol: PROTO_ICMPV6, icmpType: 135 },
-  { from: '[fd00::1]:0', to: '[fd00::2]:0', protocol: PROTO_ICMPV6, icmpType: 2 },
 ];
 
 function soundFrames(): readonly Uint8Array[] {
   return [
-    ...SPECS.map(ethernetFrame),
+    ...FAMILIES.flatMap((family) => SPECS.map((spec) => ethernetFrame(frameIn(family, spec)))),
+    neighborSolicitation('240.0.1.11', '240.0.1.13'),
+    neighborSolicitation('240.0.1.11', GATEWAY),
     arpRequest('240.0.1.11', '240.0.1.13'),
     arpRequest('240.0.1.13', GATEWAY),
     icmpError(),
   ];
+}
+
+/** Who has `target`? Asked by `sender`, both named in IPv4 (RFC 4861). */
+function neighborSolicitation(sender: string, target: string): Uint8Array {
+  const asked = new Uint8Array(24);
+  writeIp16(new DataView(asked.buffer), 0, toIpv6(parseIpv4(target)));
+  asked.set([1, 1], 16);
+  asked.set(macBytes(macOfIpv4(parseIpv4(sender))), 18);
+  const [from, to] = [inFamily(6, sender), inFamily(6, target)];
+  const spec = { from, to, protocol: PROTO_ICMPV6, icmpType: 135, payload: asked };
+  const bytes = ethernetFrame({
+    ...spec,
+    toMac: 0x3333_ff00_0000 + (parseIpv4(target) & 0xff_ffff),
+  });
+  bytes[21] = 255; // hop limit: not from another link
+  return bytes;
 }
 
 /** "Destination unreachable" about a packet that went through a VIP. */
@@ -192,8 +219,9 @@ export const arp: FuzzTarget = {
   run(input) {
     const view = viewOf(input);
     if (!isArpRequest(view, 0, input.length)) return { kind: 'no request', detail: '' };
-    const asked = `${arpSender(view, 0)} asks for ${arpTarget(view, 0)}`;
-    answerArp(view, 0, GATEWAY_MAC);
+    const asker = view.getUint32(arpSenderAt(0));
+    const asked = `${asker} asks for ${view.getUint32(arpTargetAt(0))}`;
+    answerArp(view, 0, macWords(GATEWAY_MAC));
     require(!isArpRequest(view, 0, input.length), 'an answer is no request');
     return { kind: 'request', detail: `${asked} ${Buffer.from(input).toString('hex')}` };
   },
@@ -245,11 +273,17 @@ function* framesOf(input: Uint8Array): Generator<ScenarioFrame> {
   }
 }
 
-const world = new World(new DataView(new ArrayBuffer(1_024)));
+let world = makeWorld();
 const newFlows = world.flows.slice();
 /** Longer than a fragmented datagram is remembered. */
-const BETWEEN_SCENARIOS_MS = 3_600_000;
-let epochMs = NOW_MS;
+const BETWEEN_SCENARIOS_MS = 40_000;
+/** Times in the tables go round after 248 days. */
+const SCENARIOS_MAX = 500_000;
+let scenarios = 0;
+
+function makeWorld(): World {
+  return new World(new DataView(new ArrayBuffer(1_024)));
+}
 
 /** Frames to one switch one after the other: from its ports, and from the underlay. */
 export const frames: FuzzTarget = {
@@ -276,10 +310,11 @@ export const frames: FuzzTarget = {
   },
   run(input) {
     const outside = behind(input);
-    // A new world would take longer than all that happens in it: this one begins anew, hours later.
+    // A new world would take longer than all that happens in it: this one begins anew, later.
+    scenarios = (scenarios + 1) % SCENARIOS_MAX;
+    if (scenarios === 0) world = makeWorld();
     world.flows.set(newFlows);
-    epochMs += BETWEEN_SCENARIOS_MS;
-    let nowMs = epochMs;
+    let nowMs = NOW_MS + scenarios * BETWEEN_SCENARIOS_MS;
     const kinds: string[] = [];
     const details: string[] = [];
     for (const frame of framesOf(input)) {
@@ -347,7 +382,7 @@ function kindOf(decision: Decision, length: number): string {
       require(peer?.address === VTEP && decision.vni === BLUE, 'a frame goes to the peer');
       return 'vtep';
     case 'back': {
-      const isOwn = answerStart === world.scratch && answerBytes <= 64;
+      const isOwn = answerStart === world.scratch && answerBytes <= world.start - world.scratch;
       require(isOwn || (answerStart === world.start && answerBytes <= length), 'an answer fits');
       return answer;
     }
