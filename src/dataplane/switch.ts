@@ -1,4 +1,4 @@
-import { GATEWAY_MAC, type Mac } from '../core/address.ts';
+import { GATEWAY_MAC } from '../core/address.ts';
 import { AddressWords } from '../core/address-words.ts';
 import {
   ETHERTYPE_ARP,
@@ -20,8 +20,8 @@ import { Neighbors } from './neighbors.ts';
 import type { Peer, Peers } from './peers.ts';
 import type { Port } from './port.ts';
 
-/** The group bit of a MAC: multicast and broadcast. */
-const GROUP_BIT = 0x0100_0000_0000;
+/** In the first octet of a MAC: broadcast and multicast have it (IEEE 802-2014 section 8.2.2). */
+const GROUP_BIT = 1;
 
 const FAULT_DROPS: Readonly<Record<Exclude<ParseFault, 'none'>, number>> = {
   runt: dropIndex('runt'),
@@ -113,7 +113,7 @@ export class Switch {
     if (isNeighborDiscovery(packet)) {
       return this.#neighbors.ndFromPort(port, packet, nowMs, decision);
     }
-    if (isGroup(packet.destinationMac)) return decision.toNowhere(MULTICAST);
+    if (isToGroup(view, packet)) return decision.toNowhere(MULTICAST);
     if (packet.family === 0) return decision.toNowhere(UNSUPPORTED_ETHERTYPE);
     if (port.scope !== HOST_SCOPE && !this.#isOwnSource(port)) return decision.toNowhere(SPOOFED);
     const verdict = this.#verdict;
@@ -144,7 +144,7 @@ export class Switch {
     if (isNeighborDiscovery(packet)) {
       return this.#neighbors.ndFromVtep(network, packet, decision);
     }
-    if (isGroup(packet.destinationMac)) return decision.toNowhere(MULTICAST);
+    if (isToGroup(view, packet)) return decision.toNowhere(MULTICAST);
     if (packet.family === 0) return decision.toNowhere(UNSUPPORTED_ETHERTYPE);
     const verdict = this.#verdict;
     mesh.fromVtep(packet, view, origin, needsChecksum, nowMs, verdict);
@@ -295,6 +295,7 @@ export class Switch {
   }
 }
 
-function isGroup(mac: Mac): boolean {
-  return Math.floor(mac / GROUP_BIT) % 2 === 1;
+/** Whether the frame is for several: read from its first octet, as a MAC of 48 bits is boxed when passed. */
+function isToGroup(view: DataView, { start }: Packet): boolean {
+  return (view.getUint8(start) & GROUP_BIT) !== 0;
 }

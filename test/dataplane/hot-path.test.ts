@@ -293,7 +293,7 @@ test('sending and receiving allocate nothing', (t) => {
   t.end();
 });
 
-test('sealing and opening allocate nothing but the addresses that OpenSSL takes', (t) => {
+test('sealing and opening allocate nothing', (t) => {
   const { arena, counters } = makePacketMemory();
   const peers = new Peers();
   const sessions = secureSessions(arena, counters, peers);
