@@ -1,4 +1,4 @@
-import { arch, cpus, platform, totalmem } from 'node:os';
+import { arch, availableParallelism, cpus, platform, totalmem } from 'node:os';
 import { parseIpv6 } from '../core/ip.ts';
 import type { InterfaceState, IpCommand } from './linux/ip-command.ts';
 
@@ -111,6 +111,11 @@ export async function hostRoutes(
 interface IpRouteJson {
   readonly dst: string;
   readonly dev?: string;
+}
+
+/** Cores that this process may use: the machine's, less what affinity or a control group withholds. */
+export function usableCores(): number {
+  return availableParallelism();
 }
 
 /** What this machine is and has. */

@@ -30,7 +30,7 @@ function makeQueue(t: Test, address: Ip = LOOPBACK) {
   t.teardown(() => {
     epoll.close();
     close(fd);
-    for (const receiver of receivers) receiver.close();
+    for (const receiver of receivers) close(receiver.fd);
   });
   const at = arena.allocate(200_000);
   arena.bytes.forEach((_, index) => {

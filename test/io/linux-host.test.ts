@@ -79,6 +79,7 @@ test('missingPrerequisites() tells everything at once, with the fix', async (t) 
         'modprobe tun; mkdir -p /dev/net; mknod -m 666 /dev/net/tun c 10 200',
       ],
       ['ip', 'apt-get install iproute2'],
+      ['tc', 'apt-get install iproute2'],
       ['nft', 'apt-get install nftables'],
       ['nsenter', 'apt-get install util-linux'],
       ['setpriv', 'apt-get install util-linux'],

@@ -13,12 +13,16 @@ test('a thread opens what is asked for at once, ends when idle, and starts again
   const opener = new TapOpener(undefined, 1);
   t.teardown(() => opener.close());
   await Promise.all([
-    t.rejects(opener.open(NOWHERE, 'tap0'), { code: 'ENOENT' }),
-    t.rejects(opener.open(NOWHERE, 'tap1'), { code: 'ENOENT' }),
+    t.rejects(opener.open(NOWHERE, 'tap0', 1), { code: 'ENOENT' }),
+    t.rejects(opener.open(NOWHERE, 'tap1', 1), { code: 'ENOENT' }),
   ]);
   t.equal(exits.length, 1, 'one thread served both');
   await exits[0];
-  await t.rejects(opener.open(NOWHERE, 'tap0'), { code: 'ENOENT' }, 'the next one is served, too');
+  await t.rejects(
+    opener.open(NOWHERE, 'tap0', 1),
+    { code: 'ENOENT' },
+    'the next one is served, too',
+  );
   t.equal(exits.length, 2);
   await exits[1];
 });
@@ -26,7 +30,7 @@ test('a thread opens what is asked for at once, ends when idle, and starts again
 test('close() refuses what is under way, and the thread ends', async (t) => {
   const started = once(process, 'worker') as Promise<[Worker]>;
   const opener = new TapOpener();
-  const refused = t.rejects(opener.open(NOWHERE, 'tap0'), {
+  const refused = t.rejects(opener.open(NOWHERE, 'tap0', 1), {
     message: 'Cannot open a TAP: the opener was closed',
   });
   const [worker] = await started;

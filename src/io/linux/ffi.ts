@@ -60,6 +60,10 @@ export const connect: Syscall<[fd: number, address: Uint8Array, length: number]>
 export const getsockopt: Syscall<
   [fd: number, level: number, name: number, value: Uint8Array, length: Uint8Array]
 > = declare('int getsockopt(int fd, int level, int name, void *value, void *length)');
+/** getsockname(2); `length` holds a `socklen_t`, which is overwritten. */
+export const getsockname: Syscall<[fd: number, address: Uint8Array, length: Uint8Array]> = declare(
+  'int getsockname(int fd, void *address, void *length)',
+);
 /** setsockopt(2). */
 export const setsockopt: Syscall<
   [fd: number, level: number, name: number, value: Uint8Array, length: number]

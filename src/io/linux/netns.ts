@@ -206,6 +206,11 @@ export interface InterfaceConfig {
   readonly mtuBytes?: number;
   /** Largest superframe that the stack hands over, headers included. */
   readonly gsoMaxBytes?: number;
+  /**
+   * Whether it is a TAP of several queues. Linux makes room for 256 of them, each with a queueing discipline
+   * of its own, megabytes in all. Such an interface gets none: a TAP's own queues drop what is too much.
+   */
+  readonly hasManyQueues?: boolean;
   /** Next hop of the default route, which then leaves by this interface. */
   readonly gateway?: Ipv4;
   /** On a dual-stack network, where {@link canHaveIpv6}. */
@@ -238,6 +243,7 @@ export async function configureInterface(
   const address = `${formatIpv4(config.address)}/${config.prefix}`;
   const address6 = ipv6 && `${ipv6.address}/${ipv6.prefix}`;
   const known = (await ip.interfaces(netns)).find((link) => link.name === config.name);
+  if (config.hasManyQueues === true) await leaveOutQdisc(netns, config.name);
   const others = (known?.addresses ?? [])
     .map((entry) => `${entry.address}/${entry.prefix}`)
     .filter((entry) => entry !== address && entry !== address6);
@@ -261,4 +267,9 @@ export async function configureInterface(
     await writeSysctls(ipv6Sysctls(config.name), run);
   }
   await ip.batch(netns, lines);
+}
+
+async function leaveOutQdisc(netns: string | undefined, name: string): Promise<void> {
+  const inNetns = netns === undefined ? [] : ['-n', netns];
+  await runCommand(['tc', ...inNetns, 'qdisc', 'replace', 'dev', name, 'root', 'noqueue']);
 }

@@ -27,6 +27,7 @@ const CAP_SYS_ADMIN = 21n;
 
 const PROGRAMS = [
   { name: 'ip', why: 'it makes network namespaces and interfaces', package: 'iproute2' },
+  { name: 'tc', why: 'it sets up interfaces of several packet threads', package: 'iproute2' },
   { name: 'nft', why: 'it publishes ports', package: 'nftables' },
   { name: 'nsenter', why: 'it starts tasks in their network namespace', package: 'util-linux' },
   { name: 'setpriv', why: 'it starts tasks as their user', package: 'util-linux' },

@@ -7,23 +7,24 @@ export interface TapRequest {
   readonly id: number;
   readonly netnsPath: string;
   readonly device: string;
+  readonly queues: number;
 }
 
-/** `fd`, or why there is none. */
+/** `fds`, or why there is none. */
 export interface TapAnswer {
   readonly id: number;
-  readonly fd?: number;
+  readonly fds?: readonly number[];
   readonly message?: string;
   readonly code?: string;
 }
 
-parentPort?.on('message', ({ id, netnsPath, device }: TapRequest) => {
-  parentPort?.postMessage(answer(id, netnsPath, device));
+parentPort?.on('message', (request: TapRequest) => {
+  parentPort?.postMessage(answer(request));
 });
 
-function answer(id: number, netnsPath: string, device: string): TapAnswer {
+function answer({ id, netnsPath, device, queues }: TapRequest): TapAnswer {
   try {
-    return { id, fd: openTapIn(netnsPath, device) };
+    return { id, fds: openTapIn(netnsPath, device, queues) };
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
     return { id, message, ...(error instanceof SyscallError ? { code: error.code } : {}) };

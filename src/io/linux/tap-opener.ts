@@ -6,7 +6,7 @@ import { adoptTap, closeTap } from './tap.ts';
 import type { TapAnswer, TapRequest } from './tap-opener-worker.ts';
 
 interface Waiting {
-  readonly resolve: (fd: number) => void;
+  readonly resolve: (fds: readonly number[]) => void;
   readonly reject: (error: Error) => void;
 }
 
@@ -15,8 +15,8 @@ const IDLE_MS = 3_000;
 
 /** An open TAP. */
 export interface OpenedTap {
-  /** Valid on every thread of this process. */
-  readonly fd: number;
+  /** One per queue: as many as were wanted, or one. Valid on every thread of this process. */
+  readonly fds: readonly number[];
   /** Whether the last agent had it open, and it stayed so: its interface is set up and in use. */
   readonly isKept: boolean;
 }
@@ -51,39 +51,68 @@ export class TapOpener {
   /**
    * Opens (or makes) the persistent TAP `device` in the namespace at `netnsPath`.
    *
+   * @param queues - How many are wanted: one per packet thread. A device has one for good, or any number.
    * @throws {Error} if the namespace or the device cannot be opened, saying which and why
    */
-  async open(netnsPath: string, device: string): Promise<OpenedTap> {
+  async open(netnsPath: string, device: string, queues: number): Promise<OpenedTap> {
     const name = `tap ${device} in ${netnsPath}`;
-    const known = this.#keeper?.take(name);
-    if (known !== undefined && adoptTap(known, device)) {
-      this.#kept.set(known, name);
-      return { fd: known, isKept: true };
+    const { fds: kept, hasOneQueue } = this.#adopt(name, device, queues);
+    if (hasOneQueue || kept.length === queues) return { fds: kept, isKept: true };
+    try {
+      const opened = await this.#open(netnsPath, device, queues - kept.length);
+      const fds = [...kept, ...opened];
+      for (const [index, fd] of fds.entries()) {
+        if (index >= kept.length) this.#keeper?.keep(queueName(name, index), fd);
+        this.#kept.set(fd, queueName(name, index));
+      }
+      return { fds, isKept: kept.length > 0 };
+    } catch (error) {
+      this.discard(kept);
+      throw error;
     }
-    if (known !== undefined) {
-      closeTap(known);
-      this.#keeper?.drop(new Set([name]));
-    }
-    const fd = await this.#open(netnsPath, device);
-    this.#keeper?.keep(name, fd);
-    this.#kept.set(fd, name);
-    return { fd, isKept: false };
   }
 
   /** Closes a TAP for good: it is not kept for the next agent. The device itself stays. */
-  discard(fd: number): void {
-    const name = this.#kept.get(fd);
-    this.#kept.delete(fd);
-    closeTap(fd);
-    if (name !== undefined) this.#keeper?.drop(new Set([name]));
+  discard(fds: readonly number[]): void {
+    const names = fds.flatMap((fd) => this.#kept.get(fd) ?? []);
+    for (const fd of fds) this.#kept.delete(fd);
+    closeTap(fds);
+    if (names.length > 0) this.#keeper?.drop(new Set(names));
   }
 
-  #open(netnsPath: string, device: string): Promise<number> {
+  /** Takes up to `queues` queues of the device over from the last agent, and gives the others up. */
+  #adopt(
+    name: string,
+    device: string,
+    queues: number,
+  ): { readonly fds: readonly number[]; readonly hasOneQueue: boolean } {
+    const fds: number[] = [];
+    const unwanted = new Set<string>();
+    let hasOneQueue = false;
+    for (let index = 0; ; index += 1) {
+      const known = queueName(name, index);
+      const fd = this.#keeper?.take(known);
+      if (fd === undefined) break;
+      const kind = index < queues ? adoptTap(fd, device) : undefined;
+      if (kind === undefined) {
+        closeTap([fd]);
+        unwanted.add(known);
+        continue;
+      }
+      if (kind === 'single-queue') hasOneQueue = true;
+      this.#kept.set(fd, known);
+      fds.push(fd);
+    }
+    if (unwanted.size > 0) this.#keeper?.drop(unwanted);
+    return { fds, hasOneQueue };
+  }
+
+  #open(netnsPath: string, device: string, queues: number): Promise<readonly number[]> {
     const worker = this.#start();
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
-      worker.postMessage({ id, netnsPath, device } satisfies TapRequest);
+      worker.postMessage({ id, netnsPath, device, queues } satisfies TapRequest);
     });
   }
 
@@ -109,7 +138,7 @@ export class TapOpener {
     worker.on('message', (answer: TapAnswer) => {
       const waiting = this.#waiting.get(answer.id);
       this.#waiting.delete(answer.id);
-      if (answer.fd !== undefined) waiting?.resolve(answer.fd);
+      if (answer.fds !== undefined) waiting?.resolve(answer.fds);
       else waiting?.reject(Object.assign(new Error(answer.message), { code: answer.code }));
       if (this.#waiting.size > 0) return;
       this.#idle = setTimeout(() => void this.#end(), this.#idleMs).unref();
@@ -127,4 +156,9 @@ export class TapOpener {
     for (const waiting of this.#waiting.values()) waiting.reject(error);
     this.#waiting.clear();
   }
+}
+
+/** What a queue is kept as; the first one's name is that of the TAP. */
+function queueName(name: string, index: number): string {
+  return index === 0 ? name : `${name}, queue ${index}`;
 }

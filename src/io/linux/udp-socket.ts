@@ -6,6 +6,7 @@ import {
   connect,
   EADDRINUSE,
   errno,
+  getsockname,
   getsockopt,
   SyscallError,
   setsockopt,
@@ -18,7 +19,7 @@ export const AF_INET6 = 10;
 const SOCK_DGRAM = 2;
 const SOCK_NONBLOCK = 0x800;
 const SOCK_CLOEXEC = 0x8_0000;
-const SOL_SOCKET = 1;
+export const SOL_SOCKET = 1;
 const SO_REUSEPORT = 15;
 const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
@@ -64,6 +65,7 @@ export const UDP_PAYLOAD_BYTES_MAX = 65_507;
 /** Turns a socket option on. */
 export const ON: Uint8Array = option(1);
 
+/** The value of an integer option. */
 function option(value: number): Uint8Array {
   const bytes = new Uint8Array(4);
   new DataView(bytes.buffer).setInt32(0, value, true);
@@ -102,7 +104,7 @@ export function openUdp(
   for (const name of [SO_RCVBUFFORCE, SO_SNDBUFFORCE]) {
     setsockopt(fd, SOL_SOCKET, name, option(SOCKET_BUFFER_BYTES), 4);
   }
-  if (shared) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, ON, 4);
+  if (shared) sharePort(fd);
   setOversize(fd, family, oversize);
   if (family === AF_INET6) {
     setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, ON, 4);
@@ -149,6 +151,19 @@ export function kernelPathMtu(address: Ip): number | undefined {
   } finally {
     close(fd);
   }
+}
+
+/** Lets other sockets of this user have the port of `fd` too (`SO_REUSEPORT`). */
+export function sharePort(fd: number): void {
+  check(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, ON, 4), 'setsockopt', 'share a UDP port');
+}
+
+/** The port that the socket `fd` is bound to. */
+export function udpPort(fd: number): number {
+  const name = new Uint8Array(SOCKADDR_IN6_BYTES);
+  const length = Uint8Array.of(SOCKADDR_IN6_BYTES, 0, 0, 0);
+  check(getsockname(fd, name, length), 'getsockname', 'see the port of a UDP socket');
+  return new DataView(name.buffer).getUint16(2);
 }
 
 /** A `struct sockaddr_in` or `sockaddr_in6`. */

@@ -8,6 +8,7 @@ import {
   type SendReport,
 } from './datagram-queue.ts';
 import { check, close, recvmsg, setsockopt } from './ffi.ts';
+import { openSender } from './shared-port.ts';
 import {
   CMSGHDR_BYTES,
   MSG_CONTROL,
@@ -17,7 +18,6 @@ import {
   MSG_NAME_LENGTH,
   MSGHDR_BYTES,
   ON,
-  type Oversize,
   openUdp,
   SOCKADDR_IN6_BYTES,
   SOL_UDP,
@@ -44,8 +44,8 @@ export class VxlanReceiver {
   readonly #control: number;
 
   /**
-   * @param fd - A socket of {@link openUdp}, bound to 4789 by default (RFC 7348 section 5).
-   * @param isIpv6 - Its family.
+   * @param fd - A bound UDP socket; it stays the caller's.
+   * @param isIpv6 - The family of the socket, and so of the underlay.
    * @throws {SyscallError} if the kernel has no `UDP_GRO`
    */
   constructor(arena: Arena, fd: number, isIpv6: boolean) {
@@ -82,10 +82,6 @@ export class VxlanReceiver {
     return received;
   }
 
-  close(): void {
-    close(this.fd);
-  }
-
   #readSource(): void {
     const { view } = this.#arena;
     this.sourcePort = view.getUint16(this.#name + 2);
@@ -117,12 +113,12 @@ export class VxlanSender {
     onFailure: SendFailure,
     onSent?: SendReport,
   ) {
-    const open = (oversize: Oversize): DatagramQueue => {
-      const fd = openUdp(address, 0, { oversize });
-      return new DatagramQueue(arena, fd, isIpv6(address), onFailure, onSent);
-    };
-    const flows = Array.from({ length: sockets }, () => open('refused'));
-    this.fragmenting = open('fragmented');
+    const queue = (fd: number): DatagramQueue =>
+      new DatagramQueue(arena, fd, isIpv6(address), onFailure, onSent);
+    const flows = Array.from({ length: sockets }, (_, index) =>
+      queue(openSender(address, index, sockets)),
+    );
+    this.fragmenting = queue(openUdp(address, 0, { oversize: 'fragmented' }));
     this.queues = [...flows, this.fragmenting];
     this.#flowMask = sockets - 1;
   }
