@@ -2,27 +2,29 @@ import { PROTO_IPV6_FRAGMENT } from '../core/ipv6-headers.ts';
 import type { Packet } from '../core/packet.ts';
 import { ACTION_FORWARD, ACTION_RETURN, type Flow, NO_SLOT } from './flow-entry.ts';
 import { FlowKey, packOwner, scopeOf } from './flow-key.ts';
-import { FlowTable, flowTableBytes } from './flow-table.ts';
+import { FlowTable, type FlowTableOptions, flowTableBytes } from './flow-table.ts';
 import type { Rewrite } from './nat.ts';
 import { FLOW_FRAGMENTS } from './tcp-tracking.ts';
 import type { Verdict } from './verdict.ts';
 
 /** Fragmented datagrams under way at once. */
 const DATAGRAMS_MAX = 1024;
+/** Bytes of memory that a {@link FragmentTable} needs, all zero for a new one. */
+export const FRAGMENT_TABLE_BYTES: number = flowTableBytes(DATAGRAMS_MAX);
 
 /**
  * What became of first fragments, for the later ones, which carry no ports. A flow table whose keys hold the
  * datagram's identification in place of ports. BOUNDED by {@link DATAGRAMS_MAX}: the one that
- * was quiet for longest makes room. Lives as long as the agent; after the constructor it allocates nothing.
+ * was quiet for longest makes room. Threads that share its memory find each other's datagrams. Lives as long
+ * as the agent; after the constructor it allocates nothing.
  */
 export class FragmentTable {
   readonly #table: FlowTable;
   readonly #key = new FlowKey();
 
-  /** @param hashKey - As for {@link FlowTable}. */
-  constructor(hashKey: Uint8Array) {
-    const memory = new Uint8Array(flowTableBytes(DATAGRAMS_MAX));
-    this.#table = new FlowTable({ memory, capacity: DATAGRAMS_MAX, hashKey });
+  /** @param options - As for {@link FlowTable}; {@link FRAGMENT_TABLE_BYTES} of memory. */
+  constructor(options: Omit<FlowTableOptions, 'capacity'>) {
+    this.#table = new FlowTable({ ...options, capacity: DATAGRAMS_MAX });
   }
 
   /**
@@ -52,6 +54,7 @@ export class FragmentTable {
     const table = this.#table;
     table.now = now;
     this.#setKey(packet, key);
+    table.lock();
     const known = table.find(this.#key);
     if (known !== NO_SLOT) table.remove(known);
     const action = verdict.kind === 'forward' ? ACTION_FORWARD : ACTION_RETURN;
@@ -59,6 +62,7 @@ export class FragmentTable {
     table.entries.setStatus(slot, FLOW_FRAGMENTS);
     if (action === ACTION_FORWARD) table.entries.setRewrite(slot, rewritten, verdict.outScope);
     else table.entries.setVtep(slot, verdict.vtep, verdict.vtepPort);
+    table.unlock();
   }
 
   /** IPv6 knows a datagram by addresses and identification alone (RFC 8200 section 4.5). */

@@ -5,6 +5,7 @@ import { ACTION_FORWARD, Flow } from './flow-entry.ts';
 import { FlowKey, scopeOf } from './flow-key.ts';
 import { type FlowRecord, listFlows } from './flow-listing.ts';
 import { FlowTable, type FlowTableOptions } from './flow-table.ts';
+import { FRAGMENT_TABLE_BYTES, FragmentTable } from './fragment-table.ts';
 import { PacketPath } from './packet-path.ts';
 import {
   type BackendStatus,
@@ -16,6 +17,15 @@ import {
 import { MARK_GONE } from './tcp-tracking.ts';
 import { toTicks } from './ticks.ts';
 import type { Verdict, VtepOrigin } from './verdict.ts';
+
+/** What a {@link Mesh} is made of. */
+export interface MeshOptions extends FlowTableOptions {
+  /**
+   * {@link FRAGMENT_TABLE_BYTES}, zero at first, for what threads that share the flow table know of fragmented
+   * datagrams. Absent: memory of this mesh's own.
+   */
+  readonly fragments?: Uint8Array;
+}
 
 /**
  * The routing mesh: which backend gets a packet that is for a VIP, and how the reply finds its client. The
@@ -33,9 +43,14 @@ export class Mesh {
    * @throws {RangeError} if the capacity, the memory's size or place or the key's length is none
    * @throws {Error} if it is to be a further mesh over the memory, and there is no first one
    */
-  constructor(options: FlowTableOptions) {
+  constructor(options: MeshOptions) {
     this.#flows = new FlowTable(options);
-    this.#path = new PacketPath(this.#services, this.#flows, options.hashKey);
+    const { fragments: memory, hashKey, sharing } = options;
+    const fragments =
+      memory === undefined
+        ? new FragmentTable({ memory: new Uint8Array(FRAGMENT_TABLE_BYTES), hashKey })
+        : new FragmentTable({ memory, hashKey, ...(sharing && { sharing }) });
+    this.#path = new PacketPath(this.#services, this.#flows, fragments);
   }
 
   /**

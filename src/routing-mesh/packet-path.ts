@@ -3,7 +3,7 @@ import { Balancer, OPEN_NO_BACKEND } from './balancer.ts';
 import { ACTION_FORWARD, ACTION_RETURN, Flow, NO_SLOT } from './flow-entry.ts';
 import { FlowKey, packOwner, packPorts } from './flow-key.ts';
 import type { FlowTable } from './flow-table.ts';
-import { FragmentTable } from './fragment-table.ts';
+import type { FragmentTable } from './fragment-table.ts';
 import { isIcmpError, QuotedPacket, readQuotedPacket, rewriteIcmpError } from './icmp-error.ts';
 import { rewritePacket } from './nat.ts';
 import { ReturnFlows } from './return-flows.ts';
@@ -50,11 +50,10 @@ export class PacketPath {
   #mayLeave = false;
   #verdict: Verdict = new Verdict();
 
-  /** @param hashKey - As for the flow table. */
-  constructor(services: ServiceTable, flows: FlowTable, hashKey: Uint8Array) {
+  constructor(services: ServiceTable, flows: FlowTable, fragments: FragmentTable) {
     this.#services = services;
     this.#flows = flows;
-    this.#fragments = new FragmentTable(hashKey);
+    this.#fragments = fragments;
     this.#balancer = new Balancer(flows);
     this.#returns = new ReturnFlows(flows);
   }

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
-import { test } from 'tap';
+import { type Test, test } from 'tap';
 import { PROTO_TCP, PROTO_UDP } from '../../src/core/packet.ts';
 import { Flow } from '../../src/routing-mesh/flow-entry.ts';
 import { FlowKey } from '../../src/routing-mesh/flow-key.ts';
@@ -9,7 +9,6 @@ import { FlowLock } from '../../src/routing-mesh/flow-lock.ts';
 import { FlowTable, flowTableBytes } from '../../src/routing-mesh/flow-table.ts';
 import type { HammerResult, HammerTask } from './shared-table.ts';
 
-const CAPACITY = 64;
 const HASH_KEY = new Uint8Array(8);
 
 async function runThread(task: HammerTask): Promise<HammerResult> {
@@ -19,18 +18,19 @@ async function runThread(task: HammerTask): Promise<HammerResult> {
   return result;
 }
 
-test('threads that share a table see whole flows, and none is lost or counted twice', async (t) => {
-  const memory = new SharedArrayBuffer(flowTableBytes(CAPACITY));
-  const options = { memory: new Uint8Array(memory), capacity: CAPACITY, hashKey: HASH_KEY };
+/** Lets three threads work on one table; checks it, and gives what they saw. */
+async function fight(
+  t: Test,
+  how: Omit<HammerTask, 'memory' | 'sharing' | 'seed'>,
+): Promise<readonly HammerResult[]> {
+  const { capacity } = how;
+  const memory = new SharedArrayBuffer(flowTableBytes(capacity));
+  const options = { memory: new Uint8Array(memory), capacity, hashKey: HASH_KEY };
   const first = new FlowTable({ ...options, sharing: 'first' });
-  const task = { memory, capacity: CAPACITY, sharing: 'further', rounds: 30_000 } as const;
+  const task = { ...how, memory, sharing: 'further' } as const;
   const results = await Promise.all([1, 2, 3].map((seed) => runThread({ ...task, seed })));
-  for (const { found, made, removed, torn } of results) {
-    t.equal(torn, 0);
-    t.ok(found > 1_000 && made > 1_000 && removed > 100, `${found} ${made} ${removed}`);
-  }
   const counts = [PROTO_TCP, PROTO_UDP].map((protocol) => first.activeFlows(protocol));
-  const keys = [...listFlows(first)].map(({ idleMs, ...flow }) => JSON.stringify(flow));
+  const keys = [...listFlows(first)].map(({ idleMs, ageMs, ...flow }) => JSON.stringify(flow));
   t.equal(new Set(keys).size, keys.length, 'no flow is there twice');
   t.equal(keys.length, 2 * counts.reduce((sum, count) => sum + count, 0), 'in pairs');
   // Taking the table over checks every entry: nothing is damaged.
@@ -40,6 +40,25 @@ test('threads that share a table see whole flows, and none is lost or counted tw
     [PROTO_TCP, PROTO_UDP].map((protocol) => next.activeFlows(protocol)),
     counts,
   );
+  return results;
+}
+
+test('threads that share a small table see whole flows, and count each once', async (t) => {
+  const how = { capacity: 64, rounds: 30_000, flows: 400, ownFlows: 0 };
+  for (const ticksPerRound of [0, 100]) {
+    for (const { found, made, removed, torn } of await fight(t, { ...how, ticksPerRound })) {
+      t.equal(torn, 0);
+      t.ok(found > 500 && made > 1_000 && removed > 50, `${found} ${made} ${removed}`);
+    }
+  }
+});
+
+test('threads that share a table find what is theirs, while others come and go', async (t) => {
+  const how = { capacity: 32_768, rounds: 60_000, flows: 40, ownFlows: 200, ticksPerRound: 0 };
+  for (const { found, torn, wrong } of await fight(t, how)) {
+    t.same({ torn, wrong }, { torn: 0, wrong: 0 });
+    t.ok(found > 10_000, `${found}`);
+  }
 });
 
 test('a table is joined only where there is one', (t) => {

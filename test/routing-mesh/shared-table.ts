@@ -17,8 +17,15 @@ export interface HammerTask {
   readonly memory: SharedArrayBuffer;
   readonly capacity: number;
   readonly sharing: FlowSharing;
+  /** Different for each thread. */
   readonly seed: number;
   readonly rounds: number;
+  /** Flows that the threads fight for. */
+  readonly flows: number;
+  /** Flows of this thread's own, which it alone makes and removes. */
+  readonly ownFlows: number;
+  /** How much the table's clock goes on with each round. */
+  readonly ticksPerRound: number;
 }
 
 /** What one thread saw. */
@@ -28,10 +35,12 @@ export interface HammerResult {
   readonly removed: number;
   /** Copies of entries whose fields were not of one flow. */
   readonly torn: number;
+  /** Own flows that were not there though they should be, or the other way round. */
+  readonly wrong: number;
 }
 
-/** Flows that the threads fight for: many more than the table has room for. */
-const FLOWS = 400;
+/** Where the numbers of the first thread's own flows start, and the distance to the next one's. */
+const OWN_FLOWS = 1_000;
 
 /** Direction `action` of flow number `flow`: all fields follow from the number. */
 function keyOf(flow: number, action: number): FlowKey {
@@ -90,28 +99,80 @@ function remove(table: FlowTable, key: FlowKey): void {
   table.unlock();
 }
 
-/** Reads, makes and removes flows of a shared table at random, and checks every copy that it gets. */
-export function hammer({ memory, capacity, sharing, seed, rounds }: HammerTask): HammerResult {
-  const bytes = new Uint8Array(memory);
-  const table = new FlowTable({ memory: bytes, capacity, hashKey: new Uint8Array(8), sharing });
-  const copy = new Flow();
-  const seen = { found: 0, made: 0, removed: 0, torn: 0 };
-  let state = seed;
-  for (let round = 0; round < rounds; round++) {
-    state = Math.imul(state ^ (state >>> 15), 0x2c1b_3c6d) + round;
-    const flow = (state >>> 4) % FLOWS;
-    const rewrite = rewriteOf(flow);
-    const key = keyOf(flow, (state >>> 3) & 1 ? ACTION_FORWARD : ACTION_REVERSE);
-    if (!table.read(key, copy)) {
-      if (make(table, flow, rewrite)) seen.made += 1;
-      continue;
-    }
-    seen.found += 1;
-    if (!isOf(flow, copy, rewrite)) seen.torn += 1;
-    table.touch(copy.slot);
-    if ((state & 7) !== 0) continue;
-    remove(table, key);
-    seen.removed += 1;
+/** One thread that works on a shared table at random, and checks every copy that it gets. */
+class Hammer {
+  readonly #task: HammerTask;
+  readonly #table: FlowTable;
+  readonly #copy = new Flow();
+  readonly #own = new Set<number>();
+  #found = 0;
+  #made = 0;
+  #removed = 0;
+  #torn = 0;
+  #wrong = 0;
+
+  constructor(task: HammerTask) {
+    this.#task = task;
+    const { memory, capacity, sharing } = task;
+    const bytes = new Uint8Array(memory);
+    this.#table = new FlowTable({ memory: bytes, capacity, hashKey: new Uint8Array(8), sharing });
   }
-  return seen;
+
+  run(): HammerResult {
+    const { seed, rounds, flows, ownFlows, ticksPerRound } = this.#task;
+    let state = seed;
+    for (let round = 0; round < rounds; round++) {
+      state = Math.imul(state ^ (state >>> 15), 0x2c1b_3c6d) + round;
+      this.#table.now += ticksPerRound;
+      const number = state >>> 4;
+      const action = (state >>> 3) & 1 ? ACTION_FORWARD : ACTION_REVERSE;
+      if ((state & 7) === 7) this.#table.sweep(16);
+      else if (ownFlows > 0 && (state & 7) > 4) this.#useOwn(number % ownFlows, action);
+      else this.#use(number % flows, action, (state & 7) === 0);
+    }
+    return {
+      found: this.#found,
+      made: this.#made,
+      removed: this.#removed,
+      torn: this.#torn,
+      wrong: this.#wrong,
+    };
+  }
+
+  #use(flow: number, action: number, removes: boolean): void {
+    const key = keyOf(flow, action);
+    if (!this.#read(flow, key)) {
+      if (make(this.#table, flow, rewriteOf(flow))) this.#made += 1;
+    } else if (removes) {
+      remove(this.#table, key);
+      this.#removed += 1;
+    }
+  }
+
+  /** What nobody else touches is there from when it is made until it is removed. */
+  #useOwn(number: number, action: number): void {
+    const flow = this.#task.seed * OWN_FLOWS + number;
+    const key = keyOf(flow, action);
+    if (this.#read(flow, key) !== this.#own.has(flow)) this.#wrong += 1;
+    if (this.#own.delete(flow)) {
+      remove(this.#table, key);
+    } else {
+      this.#own.add(flow);
+      make(this.#table, flow, rewriteOf(flow));
+    }
+  }
+
+  #read(flow: number, key: FlowKey): boolean {
+    const copy = this.#copy;
+    if (!this.#table.read(key, copy)) return false;
+    this.#found += 1;
+    if (!isOf(flow, copy, rewriteOf(flow))) this.#torn += 1;
+    this.#table.touch(copy.slot);
+    return true;
+  }
+}
+
+/** Does what `task` says, and tells what came of it. */
+export function hammer(task: HammerTask): HammerResult {
+  return new Hammer(task).run();
 }
