@@ -119,8 +119,29 @@ export class CaptureRingWriter {
   }
 }
 
+/** Captured frames, one after the other. */
+export interface CaptureRecords {
+  /** Which port or peer, by the number that the writer gave. */
+  readonly point: number;
+  readonly crossing: number;
+  /** Bytes of the whole frame. */
+  readonly originalBytes: number;
+  /** Frames lost between the record before and this one. */
+  readonly lostBefore: number;
+  /** Microseconds since the Unix epoch. */
+  readonly timeUs: number;
+  /** What was captured of the frame; it holds until {@link release}. */
+  readonly frame: Uint8Array;
+  /** All frames that found no room, modulo 2^32. */
+  readonly lost: number;
+  /** Moves to the next record. @returns whether there is one */
+  next(): boolean;
+  /** Gives the room of all records up to this one back to the writer. */
+  release(): void;
+}
+
 /** The reading end. {@link next} moves to a record, whose fields and bytes hold until {@link release}. */
-export class CaptureRingReader {
+export class CaptureRingReader implements CaptureRecords {
   /** Which port or peer, by the number that the writer gave. */
   point = 0;
   crossing = 0;
@@ -134,7 +155,9 @@ export class CaptureRingReader {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
   readonly #capacity: number;
+  /** Where the next record is, and the present one. */
   #read: number;
+  #current: number;
   #data = 0;
   #captured = 0;
 
@@ -144,6 +167,7 @@ export class CaptureRingReader {
     this.#bytes = new Uint8Array(memory, HEADER_BYTES);
     this.#capacity = memory.byteLength - HEADER_BYTES;
     this.#read = Atomics.load(this.#header, READ);
+    this.#current = this.#read;
   }
 
   /** All frames that found no room, modulo 2^32. */
@@ -165,6 +189,7 @@ export class CaptureRingReader {
       at = 0;
     }
     const view = this.#view;
+    this.#current = this.#read;
     this.#read = (this.#read + view.getInt32(at + RECORD_BYTES, true)) | 0;
     this.point = view.getInt32(at + POINT, true);
     this.crossing = view.getInt32(at + CROSSING, true);
@@ -179,6 +204,11 @@ export class CaptureRingReader {
   /** Gives the room of all records up to this one back to the writer. */
   release(): void {
     Atomics.store(this.#header, READ, this.#read);
+  }
+
+  /** The same without the present record, which still holds. There must be one. */
+  releasePast(): void {
+    Atomics.store(this.#header, READ, this.#current);
   }
 }
 

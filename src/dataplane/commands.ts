@@ -5,7 +5,7 @@ import type { SessionActivity } from '../noise/secure-peer.ts';
 import type { BackendStatus, MeshService } from '../routing-mesh/services.ts';
 import type { CaptureFilter } from './capture-taps.ts';
 
-/** What the control thread tells the packet thread. Plain values: they cross by structured clone. */
+/** What the control thread tells each packet thread. Plain values: they cross by structured clone. */
 export type DataPlaneCommand =
   /** Makes or changes a network. Its endpoints stay. */
   | {
@@ -25,7 +25,8 @@ export type DataPlaneCommand =
   | {
       readonly kind: 'addPort';
       readonly id: number;
-      readonly fd: number;
+      /** One per packet thread, or one for all of them. */
+      readonly fds: readonly number[];
       readonly vni: number;
       readonly address: Ipv4;
       readonly address6?: Ipv6;
@@ -35,12 +36,13 @@ export type DataPlaneCommand =
   | {
       readonly kind: 'addHostPort';
       readonly id: number;
-      readonly fd: number;
+      /** As for `addPort`. */
+      readonly fds: readonly number[];
       readonly address: Ipv4;
       readonly address6?: Ipv6;
       readonly mac: Mac;
     }
-  /** Stops serving a port; when acknowledged, its descriptor may be closed. */
+  /** Stops serving a port; when acknowledged, its descriptors may be closed. */
   | { readonly kind: 'removePort'; readonly id: number }
   /**
    * Says behind which VTEP an address is. Never replaces an endpoint of this node. Frames go there while
@@ -83,12 +85,12 @@ export type DataPlaneCommand =
     }
   | { readonly kind: 'setService'; readonly service: MeshService }
   | { readonly kind: 'removeService'; readonly scope: number; readonly vip: Ip }
-  /** Starts to copy frames that match into a ring of the control thread's. */
+  /** Starts to copy frames that match into rings of the control thread's, one per packet thread. */
   | {
       readonly kind: 'setCapture';
       readonly id: number;
       readonly filter: CaptureFilter;
-      readonly ring: SharedArrayBuffer;
+      readonly rings: readonly SharedArrayBuffer[];
     }
   | { readonly kind: 'clearCapture'; readonly id: number }
   | SecureCommand;
@@ -107,6 +109,8 @@ export type SecureCommand =
       readonly replayWords: Int32Array;
       readonly isConfirmed: boolean;
     }
+  /** The peer has the session's keys, as another packet thread has seen: sends by it from now on. */
+  | { readonly kind: 'confirmSession'; readonly localIndex: number }
   /** Ends a session. */
   | { readonly kind: 'removeSession'; readonly localIndex: number }
   /** Sends an empty message by the session with a VTEP, if there is one. */
@@ -126,7 +130,7 @@ export type SecureCommand =
       readonly bytes: Uint8Array;
     };
 
-/** One request to the packet thread. Commands of a batch are applied together, between packets. */
+/** One request to a packet thread. Commands of a batch are applied together, between packets. */
 export type DataPlaneRequest =
   | {
       readonly sequence: number;
@@ -138,7 +142,7 @@ export type DataPlaneRequest =
   | { readonly sequence: number; readonly kind: 'serve' }
   | { readonly sequence: number; readonly kind: 'stop' };
 
-/** Gauges of the packet thread. */
+/** Gauges of the data plane. */
 export interface DataPlaneStatus {
   readonly ports: number;
   readonly networks: number;
@@ -154,7 +158,7 @@ export interface DataPlaneStatus {
   readonly aead: string;
 }
 
-/** What the packet thread says. */
+/** What a packet thread says. */
 export type DataPlaneEvent =
   | { readonly kind: 'done'; readonly sequence: number; readonly status?: DataPlaneStatus }
   | { readonly kind: 'refused'; readonly sequence: number; readonly message: string }
@@ -183,7 +187,7 @@ export type PathEvent =
       readonly limitBytes?: number;
     };
 
-/** What the packet thread says about encrypted channels. */
+/** What a packet thread says about encrypted channels. */
 export type SecureEvent =
   /** A handshake message came to the VXLAN port. */
   | {
@@ -201,20 +205,32 @@ export type SecureEvent =
   /** What sessions carried in the last second; those that were silent are left out. */
   | { readonly kind: 'sessionActivity'; readonly sessions: readonly SessionActivity[] };
 
+/** One of several packet threads. */
+export interface ThreadPlace {
+  /** From 0. */
+  readonly index: number;
+  readonly count: number;
+}
+
 /** What a packet thread is started with. */
 export interface DataPlaneWorkerData {
+  /** Which of the packet threads this one is. */
+  readonly place: ThreadPlace;
   readonly vtepAddress: Ip;
-  /** Bound UDP socket on which VXLAN arrives. The thread closes it when it ends. */
+  /** Bound UDP socket on which this thread's share of VXLAN arrives. */
   readonly socket: number;
   /** Whether nothing is read before `serve`. */
   readonly held: boolean;
   /** MTU of the route to the other nodes, in bytes. */
   readonly linkMtuBytes: number;
   readonly wakeFd: number;
+  /** Counters of all threads. */
   readonly counters: SharedArrayBuffer;
   readonly peerCounters: SharedArrayBuffer;
   readonly hashKey: Uint8Array;
   readonly flowCapacity: number;
-  /** File that the flow table lives in, so that flows survive a restart of the agent. */
+  /** File that the flow table of all threads lives in, so that flows survive a restart of the agent. */
   readonly flowFile: string;
+  /** What all threads know of fragmented datagrams. */
+  readonly fragments: SharedArrayBuffer;
 }

@@ -68,6 +68,13 @@ export const TRAFFIC_COUNTERS = [
 export type TrafficCounter = (typeof TRAFFIC_COUNTERS)[number];
 
 const COUNTERS = TRAFFIC_COUNTERS.length + DROP_REASONS.length;
+/** Doubles of one thread: whole cache lines, so that no two threads write to the same one. */
+const STRIDE = Math.ceil(COUNTERS / 8) * 8;
+
+/** Memory for the counters of `threads` packet threads. */
+export function makeCounterMemory(threads: number): SharedArrayBuffer {
+  return new SharedArrayBuffer(threads * STRIDE * 8);
+}
 
 /** Numeric index of a drop reason, so that the packet loop handles small integers only. */
 export function dropIndex(reason: DropReason): number {
@@ -80,27 +87,31 @@ export function trafficIndex(counter: TrafficCounter): number {
 }
 
 /**
- * The data plane's counters in memory that the packet thread writes and the control thread reads. Doubles
- * hold integers exactly up to 2^53 and are written whole; there is one writer, so no atomics.
+ * The data plane's counters in memory that packet threads write and the control thread reads. Doubles hold
+ * integers exactly up to 2^53 and are written whole; each thread has its own, so there are no atomics.
  */
 export class Counters {
-  readonly shared: SharedArrayBuffer;
   readonly #values: Float64Array;
+  readonly #start: number;
 
-  /** @param shared - Another thread's {@link Counters.shared}; a new one when absent. */
-  constructor(shared: SharedArrayBuffer = new SharedArrayBuffer(COUNTERS * 8)) {
-    this.shared = shared;
-    this.#values = new Float64Array(shared);
+  /**
+   * @param memory - From {@link makeCounterMemory}.
+   * @param thread - Which thread's counters this object changes.
+   */
+  constructor(memory: SharedArrayBuffer = makeCounterMemory(1), thread = 0) {
+    this.#values = new Float64Array(memory);
+    this.#start = thread * STRIDE;
   }
 
   /** Adds to the counter with {@link trafficIndex} `index`. */
   add(index: number, amount: number): void {
-    this.#values[index] = (this.#values[index] ?? 0) + amount;
+    const at = this.#start + index;
+    this.#values[at] = (this.#values[at] ?? 0) + amount;
   }
 
   /** Sets a counter that is counted elsewhere. */
   set(index: number, value: number): void {
-    this.#values[index] = value;
+    this.#values[this.#start + index] = value;
   }
 
   /** Counts one drop with {@link dropIndex} `index`. */
@@ -113,23 +124,32 @@ export class Counters {
     this.add(TRAFFIC_COUNTERS.length + index, drops);
   }
 
-  /** All traffic counters by name. */
+  /** All traffic counters by name, of all threads together. */
   traffic(): Record<TrafficCounter, number> {
-    return named(TRAFFIC_COUNTERS, this.#values, 0);
+    return this.#sums(TRAFFIC_COUNTERS, 0);
   }
 
-  /** All drop counters by reason. */
+  /** All drop counters by reason, of all threads together. */
   drops(): Record<DropReason, number> {
-    return named(DROP_REASONS, this.#values, TRAFFIC_COUNTERS.length);
+    return this.#sums(DROP_REASONS, TRAFFIC_COUNTERS.length);
   }
-}
 
-function named<Name extends string>(
-  names: readonly Name[],
-  values: Float64Array,
-  offset: number,
-): Record<Name, number> {
-  return Object.fromEntries(
-    names.map((name, index) => [name, values[offset + index] ?? 0]),
-  ) as Record<Name, number>;
+  /** One traffic counter, thread by thread. */
+  byThread(counter: TrafficCounter): readonly number[] {
+    const rows: number[] = [];
+    for (let at = trafficIndex(counter); at < this.#values.length; at += STRIDE) {
+      rows.push(this.#values[at] ?? 0);
+    }
+    return rows;
+  }
+
+  #sums<Name extends string>(names: readonly Name[], offset: number): Record<Name, number> {
+    const sums = Object.fromEntries(names.map((name) => [name, 0])) as Record<Name, number>;
+    for (let row = 0; row < this.#values.length; row += STRIDE) {
+      for (const [index, name] of names.entries()) {
+        sums[name] += this.#values[row + offset + index] ?? 0;
+      }
+    }
+    return sums;
+  }
 }

@@ -1,31 +1,35 @@
-import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads';
 import type { Random } from '../core/capabilities.ts';
-import type { Ip } from '../core/ip.ts';
-import { WakeUp } from '../io/linux/epoll.ts';
-import { CaptureRingReader, makeCaptureRing } from './capture-ring.ts';
+import { invariant } from '../core/invariant.ts';
+import { formatIp, type Ip } from '../core/ip.ts';
+import { close } from '../io/linux/ffi.ts';
+import { FRAGMENT_TABLE_BYTES } from '../routing-mesh/fragment-table.ts';
+import type { BackendStatus } from '../routing-mesh/services.ts';
+import { MergedCapture } from './capture-merge.ts';
+import { type CaptureRecords, CaptureRingReader, makeCaptureRing } from './capture-ring.ts';
 import type { CaptureFilter } from './capture-taps.ts';
 import type {
   DataPlaneCommand,
-  DataPlaneEvent,
-  DataPlaneRequest,
   DataPlaneStatus,
   DataPlaneWorkerData,
   PathEvent,
   SecureEvent,
 } from './commands.ts';
-import { Counters } from './counters.ts';
+import { Counters, makeCounterMemory } from './counters.ts';
 import { PacketThread } from './packet-thread.ts';
-import { PeerCounters } from './peer-counters.ts';
+import { makePeerCounterMemory, PeerCounters } from './peer-counters.ts';
 
-/** Flows that a node tracks at most; past it the quietest of a set goes. 64 bytes each. */
+/** Flows that a node tracks at most; past it the quietest of a set goes. 128 bytes each. */
 export const FLOW_CAPACITY = 262_144;
 
 /** How a data plane is set up. */
 export interface DataPlaneOptions {
   /** This node's VTEP address: source of all VXLAN, and what other nodes send to. */
   readonly vtepAddress: Ip;
-  /** UDP socket on which VXLAN arrives, bound. It is the data plane's from now on, which closes it. */
-  readonly socket: number;
+  /**
+   * Sockets on which VXLAN arrives, as `openSharedPort` opens them, in the family of the VTEP address: one
+   * per packet thread. They are the data plane's from now on, which closes them.
+   */
+  readonly sockets: readonly number[];
   /**
    * Whether packets wait in the kernel until {@link DataPlane.serve}: what a restarted agent finds in
    * its queues would be lost to tables that are not complete yet. Default false.
@@ -37,116 +41,116 @@ export interface DataPlaneOptions {
   readonly flowFile: string;
   /** Told when the TAP of a port has vanished. */
   readonly onPortGone: (portId: number) => void;
-  /** Told what the packet thread learns about paths to other nodes. */
+  /** Told what a packet thread learns about paths to other nodes. */
   readonly onPath: (event: PathEvent) => void;
-  /** Told what the packet thread says about encrypted channels. */
+  /** Told what a packet thread says about encrypted channels. */
   readonly onSecureEvent: (event: SecureEvent) => void;
-  /** Told when the packet thread has died: a bug, after which nothing works. */
+  /** Told when a packet thread has died: a bug, after which nothing works. */
   readonly onFailure: (error: Error) => void;
 }
+
+/** What all packet threads are started with. */
+type SharedData = Omit<DataPlaneWorkerData, 'place' | 'socket' | 'wakeFd'>;
 
 /** A capture that runs. */
 export interface RunningCapture {
   /** Where its frames come. */
-  readonly ring: CaptureRingReader;
+  readonly ring: CaptureRecords;
   /** Ends it; what is in the ring can still be read. */
   readonly stop: () => Promise<void>;
 }
 
-interface Waiting {
-  readonly resolve: (status: DataPlaneStatus | undefined) => void;
-  readonly reject: (error: Error) => void;
-}
-
-/** A request without its number. */
-type Body = DataPlaneRequest extends infer Each
-  ? Each extends DataPlaneRequest
-    ? Omit<Each, 'sequence'>
-    : never
-  : never;
-
-/** The control thread's handle of the packet thread. */
+/** The control thread's handle of the packet threads, all of which have the same tables. */
 export class DataPlane {
-  readonly counters: Counters = new Counters();
-  readonly peerCounters: PeerCounters = new PeerCounters();
+  /** Of all threads together. */
+  readonly counters: Counters;
+  readonly peerCounters: PeerCounters;
   readonly #options: DataPlaneOptions;
-  readonly #worker: Worker;
-  readonly #channel: MessagePort;
-  readonly #wakeUp = new WakeUp();
-  /** BOUNDED by the callers, who wait for each answer. */
-  readonly #waiting = new Map<number, Waiting>();
-  #nextSequence = 1;
+  readonly #threads: readonly PacketThread[];
   #nextCapture = 1;
+  /** Changes of tables are made one after the other, so that all threads see them in one order. */
+  #applied: Promise<void> = Promise.resolve();
   #started = false;
-  #stopping = false;
-  /** Why the packet thread is gone; nothing is asked of it any more. */
-  #failure: Error | undefined;
+  #closed = false;
+  #hasFailed = false;
 
-  private constructor(random: Random, options: DataPlaneOptions, thread: PacketThread) {
+  private constructor(
+    options: DataPlaneOptions,
+    shared: SharedData,
+    threads: readonly PacketThread[],
+  ) {
+    invariant(threads.length === options.sockets.length, 'each packet thread has a socket');
     this.#options = options;
-    const { port1, port2 } = new MessageChannel();
-    const data: DataPlaneWorkerData = {
-      vtepAddress: options.vtepAddress,
-      socket: options.socket,
-      held: options.held ?? false,
-      linkMtuBytes: options.linkMtuBytes,
-      wakeFd: this.#wakeUp.fd,
-      counters: this.counters.shared,
-      peerCounters: this.peerCounters.shared,
-      hashKey: random.bytes(8),
-      flowCapacity: FLOW_CAPACITY,
-      flowFile: options.flowFile,
-    };
-    this.#channel = port1;
-    this.#worker = thread.take();
-    this.#channel.on('message', (event: DataPlaneEvent) => this.#receive(event));
-    this.#worker.on('error', (error: Error) => this.#fail(error));
-    this.#worker.on('exit', () => {
-      this.#fail(new Error('The packet thread ended by itself'));
-    });
-    this.#worker.postMessage({ ...data, channel: port2 }, [port2]);
+    this.#threads = threads;
+    this.counters = new Counters(shared.counters);
+    this.peerCounters = new PeerCounters(shared.peerCounters);
   }
 
   /**
-   * Starts a packet thread and waits until it serves its UDP socket.
+   * Starts the packet threads and waits until they serve their sockets.
    *
-   * @param thread - One that has been made before, and is this data plane's from now on.
-   * @throws {Error} if the kernel refuses what it needs, saying what
+   * @param threads - As many as there are sockets, made before: they are this data plane's from now on.
+   * @throws {Error} if the kernel refuses what they need, saying what
    */
   static async start(
     random: Random,
     options: DataPlaneOptions,
-    thread: PacketThread = new PacketThread(),
+    threads: readonly PacketThread[] = options.sockets.map(() => new PacketThread()),
   ): Promise<DataPlane> {
-    const dataPlane = new DataPlane(random, options, thread);
+    const { vtepAddress, linkMtuBytes, sockets, flowFile, held = false } = options;
+    const shared: SharedData = {
+      vtepAddress,
+      held,
+      linkMtuBytes,
+      counters: makeCounterMemory(sockets.length),
+      peerCounters: makePeerCounterMemory(sockets.length),
+      hashKey: random.bytes(8),
+      flowCapacity: FLOW_CAPACITY,
+      flowFile,
+      fragments: new SharedArrayBuffer(FRAGMENT_TABLE_BYTES),
+    };
+    const dataPlane = new DataPlane(options, shared, threads);
     try {
-      await dataPlane.#begin();
+      await dataPlane.#begin(shared);
       return dataPlane;
     } catch (error) {
-      await dataPlane.#abandon();
+      await dataPlane.close();
       throw error;
     }
   }
 
+  /** How many packet threads there are. */
+  get threads(): number {
+    return this.#threads.length;
+  }
+
   /**
-   * Changes tables. All commands take effect together.
+   * Changes tables. On each thread all commands take effect together; when this returns, on all of them. The
+   * first thread comes last: it sends what one of them must send, and what other nodes answer to that may
+   * reach any thread.
    *
    * @throws {Error} if a command names something that does not exist; those before it are in effect
    */
-  async apply(commands: readonly DataPlaneCommand[]): Promise<void> {
-    if (commands.length > 0) await this.#request({ kind: 'apply', commands });
+  apply(commands: readonly DataPlaneCommand[]): Promise<void> {
+    if (commands.length === 0) return Promise.resolve();
+    const applied = this.#applied.then(() => this.#applyToAll(commands));
+    this.#applied = applied.catch(() => {});
+    return applied;
   }
 
   /** Starts to take packets, if that was held back. */
   async serve(): Promise<void> {
-    await this.#request({ kind: 'serve' });
+    await Promise.all(this.#threads.map((thread) => thread.request({ kind: 'serve' })));
   }
 
-  /** Gauges, read on the packet thread. */
+  /** Gauges, read on the packet threads. */
   async status(): Promise<DataPlaneStatus> {
-    const status = await this.#request({ kind: 'status' });
-    if (status === undefined) throw new Error('The packet thread gave no status');
-    return status;
+    const answers = await Promise.all(
+      this.#threads.map((thread) => thread.request({ kind: 'status' })),
+    );
+    const [first, ...others] = answers.filter((status) => status !== undefined);
+    if (first === undefined) throw new Error('The packet threads gave no status');
+    return others.reduce(addNewFlows, first);
   }
 
   /**
@@ -156,75 +160,73 @@ export class DataPlane {
    */
   async capture(filter: CaptureFilter): Promise<RunningCapture> {
     const id = this.#nextCapture++;
-    const memory = makeCaptureRing();
-    await this.apply([{ kind: 'setCapture', id, filter, ring: memory }]);
+    const rings = this.#threads.map(() => makeCaptureRing());
+    await this.apply([{ kind: 'setCapture', id, filter, rings }]);
     const stop = async (): Promise<void> => {
-      // With the packet thread its captures have ended, too.
-      if (this.#failure === undefined && !this.#stopping) {
-        await this.apply([{ kind: 'clearCapture', id }]);
-      }
+      // With the packet threads their captures have ended, too.
+      if (!this.#hasFailed && !this.#closed) await this.apply([{ kind: 'clearCapture', id }]);
     };
-    return { ring: new CaptureRingReader(memory), stop };
+    return { ring: new MergedCapture(rings.map((ring) => new CaptureRingReader(ring))), stop };
   }
 
-  /** Ends the packet thread. TAPs stay as they are. */
+  /** Ends the packet threads. TAPs stay as they are. */
   async close(): Promise<void> {
-    if (this.#failure !== undefined || this.#stopping) return;
-    this.#stopping = true;
-    const ended = new Promise((resolve) => this.#worker.once('exit', resolve));
-    await this.#request({ kind: 'stop' });
-    await ended;
-    this.#channel.close();
-    this.#wakeUp.close();
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.#applied;
+    await Promise.all(this.#threads.map((thread) => thread.stop()));
+    this.#closeSockets();
   }
 
-  async #begin(): Promise<void> {
+  /** The first thread makes the tables that all share, so it goes ahead. */
+  async #begin(shared: SharedData): Promise<void> {
+    const { sockets, onPortGone, onPath, onSecureEvent } = this.#options;
+    const onFailure = (error: Error): void => {
+      const isFirst = !this.#hasFailed;
+      this.#hasFailed = true;
+      if (this.#started && isFirst) this.#options.onFailure(error);
+    };
+    const events = { onPortGone, onPath, onSecureEvent, onFailure };
+    for (const [index, thread] of this.#threads.entries()) {
+      const place = { index, count: sockets.length };
+      thread.start(events, { ...shared, place, socket: sockets[index] ?? -1 });
+      if (index === 0) await thread.request({ kind: 'status' });
+    }
     await this.status();
     this.#started = true;
   }
 
-  async #abandon(): Promise<void> {
-    this.#stopping = true;
-    await this.#worker.terminate();
-    this.#channel.close();
-    this.#wakeUp.close();
+  async #applyToAll(commands: readonly DataPlaneCommand[]): Promise<void> {
+    const [first, ...others] = this.#threads.map(
+      (thread) => () => thread.request({ kind: 'apply', commands }),
+    );
+    const answers = await Promise.allSettled(others.map((apply) => apply()));
+    await first?.();
+    for (const answer of answers) if (answer.status === 'rejected') throw answer.reason;
   }
 
-  #request(body: Body): Promise<DataPlaneStatus | undefined> {
-    if (this.#failure !== undefined) return Promise.reject(this.#failure);
-    const sequence = this.#nextSequence++;
-    return new Promise((resolve, reject) => {
-      this.#waiting.set(sequence, { resolve, reject });
-      this.#channel.postMessage({ ...body, sequence } as DataPlaneRequest);
-      this.#wakeUp.signal();
-    });
+  #closeSockets(): void {
+    for (const socket of this.#options.sockets) close(socket);
   }
+}
 
-  #receive(event: DataPlaneEvent): void {
-    if (event.kind === 'portGone') {
-      this.#options.onPortGone(event.id);
-      return;
-    }
-    if (event.kind === 'probeReply' || event.kind === 'pathTooBig') {
-      this.#options.onPath(event);
-      return;
-    }
-    if (event.kind !== 'done' && event.kind !== 'refused') {
-      this.#options.onSecureEvent(event);
-      return;
-    }
-    const waiting = this.#waiting.get(event.sequence);
-    this.#waiting.delete(event.sequence);
-    if (event.kind === 'done') waiting?.resolve(event.status);
-    else waiting?.reject(new Error(event.message));
-  }
-
-  #fail(error: Error): void {
-    if (this.#stopping || this.#failure !== undefined) return;
-    this.#failure = error;
-    const isStarting = !this.#started;
-    for (const waiting of this.#waiting.values()) waiting.reject(error);
-    this.#waiting.clear();
-    if (!isStarting) this.#options.onFailure(error);
-  }
+/** The gauges of one thread, with the flows that another one picked backends for. */
+function addNewFlows(sum: DataPlaneStatus, other: DataPlaneStatus): DataPlaneStatus {
+  const key = (scope: number, vip: Ip, id: string): string => `${scope} ${formatIp(vip)} ${id}`;
+  const flows = new Map(
+    other.services.flatMap(({ scope, vip, backends }) =>
+      backends.map(({ id, newFlows }) => [key(scope, vip, id), newFlows] as const),
+    ),
+  );
+  const services = sum.services.map(({ scope, vip, backends }) => ({
+    scope,
+    vip,
+    backends: backends.map(
+      (backend): BackendStatus => ({
+        ...backend,
+        newFlows: backend.newFlows + (flows.get(key(scope, vip, backend.id)) ?? 0),
+      }),
+    ),
+  }));
+  return { ...sum, services };
 }

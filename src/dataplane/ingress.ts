@@ -202,7 +202,7 @@ export class Ingress {
   #authenticated(session: SecureSession): void {
     const { egress, receiver, secure } = this.#deps;
     if (!session.isConfirmed) {
-      secure.confirm(session);
+      secure.proven(session);
       egress.sendWaiting(session.peer);
     }
     secure.heardFrom(session, receiver);

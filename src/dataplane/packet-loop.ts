@@ -10,10 +10,15 @@ import { EAGAIN, errno, readAt } from '../io/linux/ffi.ts';
 import { mapFile, releaseMapped } from '../io/linux/mapped-file.ts';
 import { VNET_HEADER_BYTES } from '../io/linux/tap.ts';
 import { VxlanReceiver } from '../io/linux/vxlan-socket.ts';
-import { flowTableBytes } from '../routing-mesh/flow-table.ts';
+import { type FlowSharing, flowTableBytes } from '../routing-mesh/flow-table.ts';
 import { Mesh } from '../routing-mesh/mesh.ts';
 import { CaptureTaps, CROSSING_PORT_IN } from './capture-taps.ts';
-import type { DataPlaneEvent, DataPlaneRequest, DataPlaneWorkerData } from './commands.ts';
+import type {
+  DataPlaneEvent,
+  DataPlaneRequest,
+  DataPlaneWorkerData,
+  ThreadPlace,
+} from './commands.ts';
 import { Counters, dropIndex, trafficIndex } from './counters.ts';
 import type { Decision } from './decision.ts';
 import { Egress } from './egress.ts';
@@ -27,7 +32,7 @@ import { PortWriter } from './port-writer.ts';
 import { isSecureCommand, SecureControl } from './secure-control.ts';
 import { SecureSessions } from './secure-sessions.ts';
 import { ANSWER_BYTES_MAX, Switch } from './switch.ts';
-import { Tables } from './tables.ts';
+import { type PortListener, Tables } from './tables.ts';
 
 /** Everything in the arena, with room to spare. */
 const ARENA_BYTES = 1280 * 1024;
@@ -64,10 +69,12 @@ const RUNT = dropIndex('runt');
 const SEND_FAILED = dropIndex('send-failed');
 
 /**
- * The packet thread: blocks in `epoll_wait`, reads TAPs and the underlay socket, decides, writes.
- * It never returns to Node's event loop; messages are fetched when the control thread wakes it.
+ * A packet thread: blocks in `epoll_wait`, reads its queues of the TAPs and its underlay socket, decides,
+ * writes. It never returns to Node's event loop; messages are fetched when the control thread wakes it.
+ * Of all that it knows, only the flows are shared with other packet threads.
  */
 export class PacketLoop {
+  readonly #place: ThreadPlace;
   readonly #channel: MessagePort;
   readonly #wakeFd: number;
   readonly #arena = new Arena(ARENA_BYTES);
@@ -96,13 +103,15 @@ export class PacketLoop {
 
   constructor(data: DataPlaneWorkerData, channel: MessagePort) {
     const arena = this.#arena;
+    const { place } = data;
+    this.#place = place;
     this.#channel = channel;
     this.#wakeFd = data.wakeFd;
-    this.#counters = new Counters(data.counters);
+    this.#counters = new Counters(data.counters, place.index);
     const checksum = loadChecksumKernel(arena.memory);
     this.#receiver = new VxlanReceiver(arena, data.socket, isIpv6(data.vtepAddress));
     this.#taps = new CaptureTaps(arena, CLOCK);
-    const peers = new Peers(data.linkMtuBytes, new PeerCounters(data.peerCounters));
+    const peers = new Peers(data.linkMtuBytes, new PeerCounters(data.peerCounters, place.index));
     const secure = this.#makeSessions(peers);
     this.#secure = secure;
     this.#egress = new Egress({
@@ -117,13 +126,7 @@ export class PacketLoop {
     this.#frames = arena.allocate(WAITING_BYTES + READ_BYTES + FRAME_ALIGNMENT) + HEADROOM_BYTES;
     this.#frame = this.#frames;
     this.#scratch = arena.allocate(ANSWER_BYTES_MAX + 64) + HEADROOM_BYTES;
-    const flows = mapFile(data.flowFile, flowTableBytes(data.flowCapacity));
-    this.#mesh = new Mesh({
-      memory: flows,
-      capacity: data.flowCapacity,
-      hashKey: data.hashKey,
-      release: (offset, bytes) => releaseMapped(flows, offset, bytes),
-    });
+    this.#mesh = makeMesh(data);
     this.#probes = new PathProbes({
       arena,
       peers,
@@ -148,20 +151,15 @@ export class PacketLoop {
     });
     this.#epoll = new Epoll(arena);
     this.#epoll.add(this.#wakeFd, TOKEN_WAKE_UP);
-    const listener = {
-      added: (port: Port) => {
-        if (this.#isServing) this.#epoll.add(port.fd, port.id + TOKEN_PORTS);
-      },
-      removed: (port: Port) => this.#epoll.remove(port.fd),
-    };
     this.#tables = new Tables({
       decide: this.#switch,
       mesh,
       peers,
       secure,
-      listener,
+      listener: this.#portListener(),
       probes: this.#probes,
       taps: this.#taps,
+      place,
     });
     const queue = new DatagramQueue(
       arena,
@@ -169,9 +167,26 @@ export class PacketLoop {
       isIpv6(data.vtepAddress),
       (_to, datagrams) => this.#counters.dropMany(SEND_FAILED, datagrams),
     );
-    const egress = this.#egress;
-    this.#secureControl = new SecureControl({ arena, peers, sessions: secure, egress, queue });
+    this.#secureControl = new SecureControl({
+      arena,
+      peers,
+      sessions: secure,
+      egress: this.#egress,
+      queue,
+      place,
+    });
     if (!data.held) this.#startServing();
+  }
+
+  #portListener(): PortListener {
+    return {
+      added: (port) => {
+        if (this.#isServing && port.isRead) this.#epoll.add(port.fd, port.id + TOKEN_PORTS);
+      },
+      removed: (port) => {
+        if (port.isRead) this.#epoll.remove(port.fd);
+      },
+    };
   }
 
   #makeSessions(peers: Peers): SecureSessions {
@@ -179,7 +194,7 @@ export class PacketLoop {
     return new SecureSessions({
       arena,
       aead: chooseAead(aeadProviders(arena), arena),
-      lane: 0,
+      lane: this.#place.index,
       counters: this.#counters,
       peers,
       post: (event) => this.#post(event),
@@ -197,7 +212,6 @@ export class PacketLoop {
       if (nowMs >= this.#nextSweepMs) this.#sweep(nowMs);
     }
     this.#epoll.close();
-    this.#receiver.close();
     this.#probes.close();
     this.#egress.close();
     this.#secure.close();
@@ -208,7 +222,9 @@ export class PacketLoop {
     if (this.#isServing) return;
     this.#isServing = true;
     this.#epoll.add(this.#receiver.fd, TOKEN_UNDERLAY);
-    for (const port of this.#tables.ports()) this.#epoll.add(port.fd, port.id + TOKEN_PORTS);
+    for (const port of this.#tables.ports()) {
+      if (port.isRead) this.#epoll.add(port.fd, port.id + TOKEN_PORTS);
+    }
   }
 
   #serve(token: number, nowMs: number): void {
@@ -310,7 +326,9 @@ export class PacketLoop {
   /** The device has vanished under its descriptor: reading it again would spin. */
   #portGone(port: Port): void {
     this.#epoll.remove(port.fd);
-    this.#post({ kind: 'portGone', id: port.id });
+    // All that read it see it at once: one of them says so.
+    const isSpokesman = port.id % this.#place.count === this.#place.index;
+    if (isSpokesman) this.#post({ kind: 'portGone', id: port.id });
   }
 
   #serveControl(): void {
@@ -353,7 +371,7 @@ export class PacketLoop {
 
   #sweep(nowMs: number): void {
     this.#nextSweepMs = nowMs + IDLE_MS;
-    this.#mesh.sweep(SWEEP_ENTRIES, nowMs);
+    if (this.#place.index === 0) this.#mesh.sweep(SWEEP_ENTRIES, nowMs);
     this.#counters.set(EVICTED, this.#mesh.evictions);
     this.#secure.sweep();
   }
@@ -361,4 +379,28 @@ export class PacketLoop {
   #post(event: DataPlaneEvent): void {
     this.#channel.postMessage(event);
   }
+}
+
+function makeMesh({
+  flowFile,
+  flowCapacity,
+  hashKey,
+  place,
+  fragments,
+}: DataPlaneWorkerData): Mesh {
+  const memory = mapFile(flowFile, flowTableBytes(flowCapacity));
+  return new Mesh({
+    memory,
+    capacity: flowCapacity,
+    hashKey,
+    release: (offset, bytes) => releaseMapped(memory, offset, bytes),
+    sharing: sharingOf(place),
+    fragments: new Uint8Array(fragments),
+  });
+}
+
+/** The first thread makes the tables that the others find. */
+function sharingOf({ index, count }: ThreadPlace): FlowSharing {
+  if (count === 1) return 'alone';
+  return index === 0 ? 'first' : 'further';
 }

@@ -18,42 +18,61 @@ export type PeerCounter = (typeof PEER_COUNTERS)[number];
 export const PEER_SLOTS = 4_096;
 export const SLOT_OF_OTHERS = 0;
 
+/** Doubles of one thread: whole cache lines, so that no two threads write to the same one. */
+const STRIDE = PEER_SLOTS * PEER_COUNTERS.length;
+
+/** Memory for the counters of `threads` packet threads. */
+export function makePeerCounterMemory(threads: number): SharedArrayBuffer {
+  return new SharedArrayBuffer(threads * STRIDE * 8);
+}
+
 /** Numeric index of a peer's counter, so that the packet loop handles small integers only. */
 export function peerCounterIndex(counter: PeerCounter): number {
   return PEER_COUNTERS.indexOf(counter);
 }
 
 /**
- * Counters of each peer, in memory that the packet thread writes and the control thread reads: doubles, as in
+ * Counters of each peer, in memory that packet threads write and the control thread reads: doubles, as in
  * {@link file://./counters.ts}. The control thread gives out the slots.
  */
 export class PeerCounters {
-  readonly shared: SharedArrayBuffer;
   readonly #values: Float64Array;
+  readonly #start: number;
 
-  /** @param shared - Another thread's {@link PeerCounters.shared}; a new one when absent. */
-  constructor(
-    shared: SharedArrayBuffer = new SharedArrayBuffer(PEER_SLOTS * PEER_COUNTERS.length * 8),
-  ) {
-    this.shared = shared;
-    this.#values = new Float64Array(shared);
+  /**
+   * @param memory - From {@link makePeerCounterMemory}.
+   * @param thread - Which thread's counters this object changes.
+   */
+  constructor(memory: SharedArrayBuffer = makePeerCounterMemory(1), thread = 0) {
+    this.#values = new Float64Array(memory);
+    this.#start = thread * STRIDE;
   }
 
   /** Adds to the counter with {@link peerCounterIndex} `index` of the peer in `slot`. */
   add(slot: number, index: number, amount: number): void {
-    const at = slot * PEER_COUNTERS.length + index;
+    const at = this.#start + slot * PEER_COUNTERS.length + index;
     this.#values[at] = (this.#values[at] ?? 0) + amount;
   }
 
-  /** All counters of the peer in `slot`, by name. */
+  /** All counters of the peer in `slot`, by name, of all threads together. */
   read(slot: number): Record<PeerCounter, number> {
-    const at = slot * PEER_COUNTERS.length;
-    const entries = PEER_COUNTERS.map((name, index) => [name, this.#values[at + index] ?? 0]);
-    return Object.fromEntries(entries) as Record<PeerCounter, number>;
+    const sums = Object.fromEntries(PEER_COUNTERS.map((name) => [name, 0]));
+    for (const at of this.#places(slot)) {
+      for (const [index, name] of PEER_COUNTERS.entries()) {
+        sums[name] = (sums[name] ?? 0) + (this.#values[at + index] ?? 0);
+      }
+    }
+    return sums as Record<PeerCounter, number>;
   }
 
   /** Makes the counters of `slot` zero. For the control thread, while no peer has the slot. */
   clear(slot: number): void {
-    this.#values.fill(0, slot * PEER_COUNTERS.length, (slot + 1) * PEER_COUNTERS.length);
+    for (const at of this.#places(slot)) this.#values.fill(0, at, at + PEER_COUNTERS.length);
+  }
+
+  /** Where each thread has `slot`. */
+  *#places(slot: number): Generator<number> {
+    const first = slot * PEER_COUNTERS.length;
+    for (let at = first; at < this.#values.length; at += STRIDE) yield at;
   }
 }

@@ -1,7 +1,9 @@
 import type { Ipv4, Mac } from '../core/address.ts';
 import { AddressWords, linkLocalOf } from '../core/address-words.ts';
+import { invariant } from '../core/invariant.ts';
 import type { Ipv6 } from '../core/ip.ts';
 import { TokenBucket } from '../core/token-bucket.ts';
+import type { ThreadPlace } from './commands.ts';
 
 /** ICMP errors to one port: so many a second, and so many at once (RFC 4443 section 2.4 (f)). */
 const ERRORS_PER_SECOND = 100;
@@ -15,7 +17,10 @@ const NEIGHBOR_ANSWERS_BURST = 200;
 export interface PortFields {
   /** Given by the control thread; never reused in the life of a data plane. */
   readonly id: number;
+  /** Where this thread writes its frames. */
   readonly fd: number;
+  /** Whether this thread reads `fd`; if not, another one does. True when absent. */
+  readonly isRead?: boolean;
   /** The VNI of its network, or HOST_SCOPE. */
   readonly scope: number;
   readonly address: Ipv4;
@@ -28,6 +33,7 @@ export interface PortFields {
 export class Port implements PortFields {
   readonly id: number;
   readonly fd: number;
+  readonly isRead: boolean;
   readonly scope: number;
   readonly address: Ipv4;
   readonly address6?: Ipv6;
@@ -48,6 +54,7 @@ export class Port implements PortFields {
   constructor(fields: PortFields) {
     this.id = fields.id;
     this.fd = fields.fd;
+    this.isRead = fields.isRead ?? true;
     this.scope = fields.scope;
     this.address = fields.address;
     if (fields.address6 !== undefined) this.address6 = fields.address6;
@@ -62,4 +69,24 @@ export class Port implements PortFields {
     if (address.isIpv4) return this.#address.equals(address);
     return this.#address6?.equals(address) === true || this.#linkLocal.equals(address);
   }
+}
+
+/**
+ * What the thread at `place` has of a port: its own queue of the TAP; or the only queue, which one of the
+ * threads reads and all write.
+ *
+ * @param fds - One descriptor per thread, or one for all.
+ */
+export function shareOfPort(
+  id: number,
+  fds: readonly number[],
+  place: ThreadPlace,
+): { readonly fd: number; readonly isRead: boolean } {
+  const isAlone = fds.length === 1;
+  const fd = isAlone ? fds[0] : fds[place.index];
+  invariant(
+    fd !== undefined && (isAlone || fds.length === place.count),
+    `port ${id} has a queue per packet thread or one: ${fds.length} for ${place.count} threads`,
+  );
+  return { fd, isRead: !isAlone || id % place.count === place.index };
 }

@@ -1,7 +1,7 @@
 import { AddressWords } from '../core/address-words.ts';
 import type { Arena } from '../io/linux/arena.ts';
 import type { DatagramQueue, Destination } from '../io/linux/datagram-queue.ts';
-import type { SecureCommand } from './commands.ts';
+import type { SecureCommand, ThreadPlace } from './commands.ts';
 import type { Egress } from './egress.ts';
 import type { Peers } from './peers.ts';
 import type { SecureSessions } from './secure-sessions.ts';
@@ -17,6 +17,8 @@ export interface SecureControlDeps {
   readonly egress: Egress;
   /** Sends from the port that the other nodes know: handshakes come back to where they came from. */
   readonly queue: DatagramQueue;
+  /** The first of the packet threads sends what one of them must send. */
+  readonly place: ThreadPlace;
 }
 
 /** Carries out what the control thread says about encrypted channels. */
@@ -31,24 +33,31 @@ export class SecureControl {
 
   /** @throws {RangeError} if a datagram is too long */
   apply(command: SecureCommand): void {
-    const { egress, peers, sessions } = this.#deps;
+    const { egress, peers, place, sessions } = this.#deps;
     switch (command.kind) {
       case 'installSession': {
         const peer = sessions.install(command);
         egress.sendWaiting(peer);
         return;
       }
+      case 'confirmSession': {
+        const peer = sessions.confirm(command.localIndex);
+        if (peer !== undefined) egress.sendWaiting(peer);
+        return;
+      }
       case 'removeSession':
         sessions.remove(command.localIndex);
         return;
       case 'sendKeepalive':
-        egress.sendKeepalive(peers.at(command.vtep));
+        if (place.index === 0) egress.sendKeepalive(peers.at(command.vtep));
         return;
       case 'movePeer':
         sessions.move(command.vtep, command.address, command.port);
         return;
       case 'sendDatagram':
-        this.#send(command.bytes, { words: AddressWords.of(command.to), port: command.port });
+        if (place.index === 0) {
+          this.#send(command.bytes, { words: AddressWords.of(command.to), port: command.port });
+        }
         return;
     }
   }
@@ -73,6 +82,7 @@ export function isSecureCommand(command: { readonly kind: string }): command is 
 
 const SECURE_KINDS: ReadonlySet<string> = new Set<SecureCommand['kind']>([
   'installSession',
+  'confirmSession',
   'removeSession',
   'sendKeepalive',
   'movePeer',

@@ -87,11 +87,20 @@ export class SecureSessions {
     session.close();
   }
 
-  /** The peer has proven that it has the session's keys: data goes by it from now on. */
-  confirm(session: SecureSession): void {
+  /** The peer has proven to this thread that it has the session's keys: data goes by it from now on. */
+  proven(session: SecureSession): void {
     session.isConfirmed = true;
     session.peer.session = session;
     this.#deps.post({ kind: 'sessionConfirmed', localIndex: session.localIndex });
+  }
+
+  /** The same, proven to another thread. @returns the peer, if data goes by the session only now */
+  confirm(localIndex: number): Peer | undefined {
+    const session = this.#sessions.get(localIndex);
+    if (session === undefined || session.isConfirmed) return undefined;
+    session.isConfirmed = true;
+    session.peer.session = session;
+    return session.peer;
   }
 
   /** Sends the messages of a VTEP's sessions to another address. */

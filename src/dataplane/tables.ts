@@ -5,9 +5,9 @@ import type { Mesh } from '../routing-mesh/mesh.ts';
 import { HOST_SCOPE } from '../routing-mesh/verdict.ts';
 import { Endpoint, Network } from '../vxlan/fdb.ts';
 import type { CaptureTaps } from './capture-taps.ts';
-import type { DataPlaneCommand, DataPlaneStatus, SecureCommand } from './commands.ts';
+import type { DataPlaneCommand, DataPlaneStatus, SecureCommand, ThreadPlace } from './commands.ts';
 import type { Peer, Peers } from './peers.ts';
-import { Port } from './port.ts';
+import { Port, shareOfPort } from './port.ts';
 import type { SecureSessions } from './secure-sessions.ts';
 import type { Switch } from './switch.ts';
 
@@ -30,7 +30,7 @@ type Command<Kind extends DataPlaneCommand['kind']> = Extract<
   { readonly kind: Kind }
 >;
 
-/** What {@link Tables} works with. */
+/** What {@link Tables} changes and tells. */
 export interface TablesDeps {
   readonly decide: Switch;
   readonly mesh: Mesh;
@@ -39,9 +39,11 @@ export interface TablesDeps {
   readonly listener: PortListener;
   readonly probes: ProbeSender;
   readonly taps: CaptureTaps;
+  /** Which packet thread this is. */
+  readonly place: ThreadPlace;
 }
 
-/** Applies the control thread's commands to the tables that the packet loop reads. */
+/** Applies the control thread's commands to the tables that one packet loop reads. */
 export class Tables {
   readonly #switch: Switch;
   readonly #mesh: Mesh;
@@ -50,17 +52,19 @@ export class Tables {
   readonly #probes: ProbeSender;
   readonly #taps: CaptureTaps;
   readonly #listener: PortListener;
+  readonly #place: ThreadPlace;
   /** By id. BOUNDED by the attachments of this node's tasks. */
   readonly #ports = new Map<number, Port>();
 
-  constructor({ decide, mesh, peers, secure, listener, probes, taps }: TablesDeps) {
-    this.#switch = decide;
-    this.#mesh = mesh;
-    this.#peers = peers;
-    this.#secure = secure;
-    this.#listener = listener;
-    this.#probes = probes;
-    this.#taps = taps;
+  constructor(deps: TablesDeps) {
+    this.#switch = deps.decide;
+    this.#mesh = deps.mesh;
+    this.#peers = deps.peers;
+    this.#secure = deps.secure;
+    this.#listener = deps.listener;
+    this.#probes = deps.probes;
+    this.#taps = deps.taps;
+    this.#place = deps.place;
   }
 
   /** The port with `id`, if it is served. */
@@ -110,7 +114,7 @@ export class Tables {
         this.#setPathMtu(command);
         return;
       case 'probe':
-        this.#probes.send(command);
+        if (this.#place.index === 0) this.#probes.send(command);
         return;
       case 'setService':
         this.#mesh.setService(command.service);
@@ -119,7 +123,7 @@ export class Tables {
         this.#mesh.removeService(command.scope, command.vip);
         return;
       case 'setCapture':
-        this.#taps.set(command.id, command.filter, command.ring);
+        this.#setCapture(command);
         return;
       case 'clearCapture':
         this.#taps.clear(command.id);
@@ -165,14 +169,16 @@ export class Tables {
   }
 
   #addPort(command: Command<'addPort'>): void {
-    const { vni } = command;
-    const port = new Port({ ...command, scope: vni });
+    const { id, fds, vni } = command;
+    const port = new Port({ ...command, ...shareOfPort(id, fds, this.#place), scope: vni });
     this.#network(vni).set(new Endpoint(command, { port }));
     this.#serve(port);
   }
 
   #addHostPort(command: Command<'addHostPort'>): void {
-    const port = new Port({ ...command, scope: HOST_SCOPE });
+    const { id, fds } = command;
+    const share = shareOfPort(id, fds, this.#place);
+    const port = new Port({ ...command, ...share, scope: HOST_SCOPE });
     this.#switch.hostPort = port;
     this.#serve(port);
   }
@@ -210,6 +216,13 @@ export class Tables {
   #setPathMtu({ address, mtuBytes }: Command<'setPathMtu'>): void {
     const peer = this.#peers.find(AddressWords.of(address));
     if (peer?.isKnown === true) peer.setPathMtu(mtuBytes);
+  }
+
+  #setCapture({ id, filter, rings }: Command<'setCapture'>): void {
+    const { index, count } = this.#place;
+    const ring = rings[index];
+    invariant(ring !== undefined, `capture ${id} has ${rings.length} rings for ${count} threads`);
+    this.#taps.set(id, filter, ring);
   }
 
   #forgetUnusedPeers(): void {

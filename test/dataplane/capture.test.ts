@@ -4,6 +4,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import { test } from 'tap';
+import { MergedCapture } from '../../src/dataplane/capture-merge.ts';
 import {
   CaptureRingReader,
   CaptureRingWriter,
@@ -129,6 +130,48 @@ test('a record larger than the ring is lost, and the next one says so', (t) => {
   t.ok(write(writer, { ...one, bytes: new Uint8Array(32) }));
   t.ok(reader.next());
   t.equal(reader.lostBefore, 1);
+  t.end();
+});
+
+test('the rings of several threads are read as one, the oldest frame first', (t) => {
+  const rings = [0, 1, 2].map(() => makeCaptureRing(1024));
+  const writers = rings.map((ring) => new CaptureRingWriter(ring));
+  const merged = new MergedCapture(rings.map((ring) => new CaptureRingReader(ring)));
+  const seen: number[] = [];
+  let timeUs = 0;
+  const add = (thread: number): void => {
+    timeUs += 1;
+    const bytes = new Uint8Array(40).fill(timeUs);
+    const record = { point: timeUs, crossing: thread, original: 40, timeUs, bytes };
+    t.ok(write(writers[thread]!, record));
+  };
+  const take = (count: number): void => {
+    for (let taken = 0; taken < count; taken += 1) {
+      t.ok(merged.next());
+      const { frame, point, timeUs: at, originalBytes, lostBefore } = merged;
+      t.match({ at, originalBytes, lostBefore }, { at: point, originalBytes: 40, lostBefore: 0 });
+      t.ok(frame.length === 40 && frame.every((byte) => byte === (point & 255)), 'it is whole');
+      seen.push(point);
+    }
+    merged.release();
+  };
+  t.notOk(merged.next());
+  for (let round = 0; round < 100; round += 1) {
+    for (const thread of [0, 0, 2, 1, 2, 1]) add(thread);
+    take(6 - (round % 2)); // every other time one is left, whose bytes must stay
+    if (round % 2 === 1) take(1);
+  }
+  t.notOk(merged.next());
+  t.same(
+    seen,
+    [...seen].sort((a, b) => a - b),
+  );
+  t.equal(seen.length, 600);
+  t.equal(merged.lost, 0, 'all room was given back');
+  while (
+    write(writers[1]!, { point: 0, crossing: 1, original: 0, timeUs, bytes: new Uint8Array(9) })
+  );
+  t.equal(merged.lost, 1);
   t.end();
 });
 

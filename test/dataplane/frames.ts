@@ -19,6 +19,7 @@ import { Counters } from '../../src/dataplane/counters.ts';
 import { type Peer, Peers } from '../../src/dataplane/peers.ts';
 import { Arena } from '../../src/io/linux/arena.ts';
 import { Epoll } from '../../src/io/linux/epoll.ts';
+import { close } from '../../src/io/linux/ffi.ts';
 import { openUdp } from '../../src/io/linux/udp-socket.ts';
 import { VxlanReceiver } from '../../src/io/linux/vxlan-socket.ts';
 import { writeVxlanHeader } from '../../src/vxlan/header.ts';
@@ -232,6 +233,6 @@ export class LoopbackUnderlay {
 
   close(): void {
     this.#epoll.close();
-    this.receiver.close();
+    close(this.receiver.fd);
   }
 }

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { type Test, test } from 'tap';
 import { parseIpv4 } from '../../src/core/address.ts';
 import { Packet, PROTO_UDP, parseFrame } from '../../src/core/packet.ts';
-import type { SecureEvent } from '../../src/dataplane/commands.ts';
+import type { SecureEvent, ThreadPlace } from '../../src/dataplane/commands.ts';
 import { Egress } from '../../src/dataplane/egress.ts';
 import { Ingress } from '../../src/dataplane/ingress.ts';
 import { GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, Offload } from '../../src/dataplane/offload.ts';
@@ -45,7 +45,7 @@ function keysOf(index: number): readonly [Uint8Array, Uint8Array] {
   return [randomBytes(32, 2 * index + 1), randomBytes(32, 2 * index + 2)];
 }
 
-function makePair(t: Test) {
+function makePair(t: Test, place: ThreadPlace = { index: 0, count: 1 }) {
   const { arena, checksum, counters, taps } = makePacketMemory();
   const underlay = new LoopbackUnderlay(arena);
   const world = new World(arena.view, arena.allocate(2048));
@@ -64,6 +64,7 @@ function makePair(t: Test) {
     peers,
     sessions: sending,
     egress,
+    place,
     queue: new DatagramQueue(arena, underlay.receiver.fd, false, () => t.fail('a send failed')),
   });
 
@@ -411,6 +412,35 @@ test('the responder sends when the initiator has been heard, and what has waited
   t.equal(pair.here.session?.localIndex, 1_001);
   // What has waited left, for the initiator's index: on the loopback it came to the responder itself.
   t.same(pair.drops(), { 'unknown-session': 1 });
+  t.end();
+});
+
+test('a session that another packet thread has confirmed is sent by, and what has waited first', (t) => {
+  const pair = makePair(t, { index: 1, count: 2 });
+  pair.install(pair.sending, 1, false);
+  pair.send(ethernetFrame({ ...SPEC, payload: randomBytes(100, 3) }));
+  t.same(pair.wire(), []);
+  pair.events.length = 0;
+  for (const localIndex of [7, 1, 1]) pair.control.apply({ kind: 'confirmSession', localIndex });
+  t.equal(pair.wire().length, 1, 'what has waited leaves once');
+  pair.send(ethernetFrame({ ...SPEC, payload: randomBytes(100, 3) }));
+  t.equal(pair.wire().length, 1);
+  t.same(pair.events, [], 'the control thread knows');
+  t.end();
+});
+
+test('the first packet thread sends what one of them must send', (t) => {
+  for (const [index, sent] of [
+    [0, 2],
+    [1, 0],
+  ] as const) {
+    const pair = makePair(t, { index, count: 2 });
+    pair.install(pair.sending, 1, true);
+    pair.control.apply({ kind: 'sendKeepalive', vtep: LOOPBACK });
+    const to = { to: LOOPBACK, port: pair.underlay.port };
+    pair.control.apply({ kind: 'sendDatagram', ...to, bytes: randomBytes(20, 3) });
+    t.equal(pair.wire().length, sent, `thread ${index}`);
+  }
   t.end();
 });
 

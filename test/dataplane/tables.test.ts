@@ -4,15 +4,17 @@ import { AddressWords } from '../../src/core/address-words.ts';
 import { type Ip, parseIpv6 } from '../../src/core/ip.ts';
 import { PROTO_TCP } from '../../src/core/packet.ts';
 import { makeCaptureRing } from '../../src/dataplane/capture-ring.ts';
+import type { ThreadPlace } from '../../src/dataplane/commands.ts';
 import {
   Counters,
   DROP_REASONS,
   dropIndex,
+  makeCounterMemory,
   TRAFFIC_COUNTERS,
   trafficIndex,
 } from '../../src/dataplane/counters.ts';
 import { Peers } from '../../src/dataplane/peers.ts';
-import type { Port } from '../../src/dataplane/port.ts';
+import { type Port, shareOfPort } from '../../src/dataplane/port.ts';
 import { Switch } from '../../src/dataplane/switch.ts';
 import { type TableCommand, Tables } from '../../src/dataplane/tables.ts';
 import { flowTableBytes } from '../../src/routing-mesh/flow-table.ts';
@@ -25,7 +27,7 @@ const BLUE = 4096;
 const VTEP_B = parseIpv4('198.51.100.2');
 const VTEP_C = parseIpv4('198.51.100.3');
 
-function makeTables() {
+function makeTables(thread: ThreadPlace = { index: 0, count: 1 }) {
   const memory = new Uint8Array(flowTableBytes(64));
   const mesh = new Mesh({ memory, capacity: 64, hashKey: new Uint8Array(8) });
   const view = new DataView(new ArrayBuffer(2048));
@@ -40,7 +42,10 @@ function makeTables() {
   const probes = { send: ({ sequence }: { sequence: number }) => probed.push(sequence) };
   const { arena, counters, taps } = makePacketMemory();
   const secure = secureSessions(arena, counters, peers);
-  const tables = new Tables({ decide, mesh, peers, secure, listener, probes, taps });
+  const tables = new Tables({
+    ...{ decide, mesh, peers, secure, listener, probes, taps },
+    place: thread,
+  });
   const apply = (...commands: TableCommand[]): void => {
     for (const command of commands) tables.apply(command);
   };
@@ -66,7 +71,7 @@ const NETWORK: TableCommand = {
 
 function addPort(id: number, text: string, vni = BLUE): TableCommand {
   const address = parseIpv4(text);
-  return { kind: 'addPort', id, fd: id + 100, vni, address, mac: macOfIpv4(address) };
+  return { kind: 'addPort', id, fds: [id + 100], vni, address, mac: macOfIpv4(address) };
 }
 
 function setEndpoint(text: string, vtep: number, mac?: string): TableCommand {
@@ -232,7 +237,7 @@ test('tables: ports are served from when they are added until they are removed',
   const { apply, tables, decide, served } = makeTables();
   const hostMac = parseMac('02:42:0a:ff:00:02');
   apply(NETWORK, addPort(1, '10.0.1.5'));
-  apply({ kind: 'addHostPort', id: 2, fd: 9, address: parseIpv4('10.255.0.2'), mac: hostMac });
+  apply({ kind: 'addHostPort', id: 2, fds: [9], address: parseIpv4('10.255.0.2'), mac: hostMac });
   t.match(tables.port(1), { id: 1, fd: 101, scope: BLUE, address: parseIpv4('10.0.1.5') });
   t.match(decide.hostPort, { id: 2, fd: 9, scope: 0, mac: hostMac });
   apply(
@@ -320,9 +325,65 @@ test('tables: VTEPs, services and gauges', (t) => {
   t.end();
 });
 
+test('tables: a port has a queue per packet thread, or one that one of the threads reads', (t) => {
+  const places = [0, 1, 2].map((index) => ({ index, count: 3 }));
+  const share = (id: number, fds: readonly number[]) =>
+    places.map((place) => shareOfPort(id, fds, place));
+  t.same(share(7, [30, 31, 32]), [
+    { fd: 30, isRead: true },
+    { fd: 31, isRead: true },
+    { fd: 32, isRead: true },
+  ]);
+  for (const [id, reader] of [
+    [6, 0],
+    [7, 1],
+    [8, 2],
+  ] as const) {
+    const expected = places.map(({ index }) => ({ fd: 30, isRead: index === reader }));
+    t.same(share(id, [30]), expected, `port ${id} is read by thread ${reader}`);
+  }
+  for (const fds of [[], [30, 31], [30, 31, 32, 33]]) {
+    t.throws(() => share(7, fds), /a queue per packet thread or one/);
+  }
+  t.same(shareOfPort(7, [30], { index: 0, count: 1 }), { fd: 30, isRead: true });
+  t.end();
+});
+
+test('tables: one of several packet threads sends probes', (t) => {
+  const probe: TableCommand = {
+    kind: 'probe',
+    to: VTEP_B,
+    sequence: 5,
+    nonce: 1n,
+    sizeBytes: 1200,
+  };
+  const sentBy = [0, 1].map((index) => {
+    const { apply, probed } = makeTables({ index, count: 2 });
+    apply({ kind: 'setVtep', address: VTEP_B, port: 4789 }, probe);
+    return probed;
+  });
+  t.same(sentBy, [[5], []]);
+  t.end();
+});
+
+test('counters: of several threads, apart and together', (t) => {
+  const memory = makeCounterMemory(3);
+  const threads = [0, 1, 2].map((thread) => new Counters(memory, thread));
+  for (const [thread, counters] of threads.entries()) {
+    counters.add(trafficIndex('wakeups'), 10 ** thread);
+    for (let drops = 0; drops < thread; drops++) counters.drop(dropIndex('runt'));
+  }
+  const reader = new Counters(memory);
+  t.match(reader.traffic(), { wakeups: 111, 'port-frames-in': 0 });
+  t.match(reader.drops(), { runt: 3, multicast: 0 });
+  t.same(reader.byThread('wakeups'), [1, 10, 100]);
+  t.end();
+});
+
 test('counters: one place each, seen by both threads', (t) => {
-  const writer = new Counters();
-  const reader = new Counters(writer.shared);
+  const memory = makeCounterMemory(1);
+  const writer = new Counters(memory);
+  const reader = new Counters(memory);
   for (const [index, name] of TRAFFIC_COUNTERS.entries()) writer.add(trafficIndex(name), index + 1);
   for (const [index, name] of DROP_REASONS.entries()) {
     for (let count = 0; count <= index; count++) writer.drop(dropIndex(name));
@@ -341,7 +402,7 @@ test('counters: one place each, seen by both threads', (t) => {
 test('captures start and end by command', (t) => {
   const { apply, taps } = makeTables();
   const filter = { scopes: [BLUE], snaplen: 100 };
-  apply({ kind: 'setCapture', id: 1, filter, ring: makeCaptureRing(64) });
+  apply({ kind: 'setCapture', id: 1, filter, rings: [makeCaptureRing(64)] });
   t.ok(taps.active);
   apply({ kind: 'clearCapture', id: 1 });
   t.notOk(taps.active);

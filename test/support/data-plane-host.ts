@@ -6,8 +6,8 @@ import { SILENT_LOG } from '../../src/core/capabilities.ts';
 import type { DataPlaneCommand } from '../../src/dataplane/commands.ts';
 import { DataPlane } from '../../src/dataplane/data-plane.ts';
 import { configureInterface } from '../../src/io/linux/netns.ts';
+import { openSharedPort } from '../../src/io/linux/shared-port.ts';
 import { TapOpener } from '../../src/io/linux/tap-opener.ts';
-import { openUdp } from '../../src/io/linux/udp-socket.ts';
 import { SYSTEM_CLOCK, SYSTEM_RANDOM, systemSchedule } from '../../src/io/system.ts';
 import { Encryption } from '../../src/node/encryption.ts';
 import { PathMonitor } from '../../src/node/path-monitor.ts';
@@ -34,13 +34,15 @@ export interface HostTables {
   readonly encryption?: { readonly privateKey: string; readonly publicKeys: readonly string[] };
   /** Of the underlay; 1500 unless given. */
   readonly linkMtuBytes?: number;
+  /** Packet threads; 1 unless given. */
+  readonly threads?: number;
 }
 
 const tables = JSON.parse(process.argv[2] ?? '') as HostTables;
-const linkMtuBytes = tables.linkMtuBytes ?? 1500;
+const { linkMtuBytes = 1500, threads = 1 } = tables;
 const dataPlane = await DataPlane.start(SYSTEM_RANDOM, {
   vtepAddress: parseIpv4(tables.vtep),
-  socket: openUdp(0, VXLAN_PORT),
+  sockets: openSharedPort(0, VXLAN_PORT, threads),
   linkMtuBytes,
   flowFile: tables.flowFile,
   onPath: (event) => paths.hear(event),
@@ -82,7 +84,7 @@ await dataPlane.apply([
 paths.follow(tables.peers.map((peer) => ({ address: parseIpv4(peer), port: VXLAN_PORT })));
 const opener = new TapOpener();
 for (const [index, port] of tables.ports.entries()) {
-  const { fd } = await opener.open(`/run/netns/${port.netns}`, 'eth0');
+  const { fds } = await opener.open(`/run/netns/${port.netns}`, 'eth0', threads);
   const address = parseIpv4(port.address);
   const mac = macOfIpv4(address);
   await configureInterface(port.netns, {
@@ -92,16 +94,19 @@ for (const [index, port] of tables.ports.entries()) {
     mac,
     mtuBytes: tables.mtuBytes ?? 1450,
     gsoMaxBytes: 60_000,
+    hasManyQueues: fds.length > 1,
     gateway,
   });
-  await dataPlane.apply([{ kind: 'addPort', id: index, fd, vni, address, mac }]);
+  await dataPlane.apply([{ kind: 'addPort', id: index, fds, vni, address, mac }]);
 }
 console.log('ready');
 for await (const _line of createInterface({ input: process.stdin })) {
   const { rss } = process.memoryUsage();
   const { user, system } = process.cpuUsage();
-  const counters = { traffic: dataPlane.counters.traffic(), drops: dataPlane.counters.drops() };
-  console.log(JSON.stringify({ ...counters, rss, cpuSeconds: (user + system) / 1e6 }));
+  const { counters } = dataPlane;
+  const framesByThread = counters.byThread('port-frames-in');
+  const counted = { traffic: counters.traffic(), drops: counters.drops(), framesByThread };
+  console.log(JSON.stringify({ ...counted, rss, cpuSeconds: (user + system) / 1e6 }));
 }
 paths.close();
 encryption?.close();
