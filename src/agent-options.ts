@@ -24,6 +24,8 @@ export interface AgentOptions {
   readonly gossipPort: number;
   /** UDP port of VXLAN. */
   readonly dataPathPort: number;
+  /** Threads that handle packets; absent: as many as suit the machine. */
+  readonly packetThreads?: number;
   /** Where `/metrics` is served; absent: nowhere. */
   readonly metricsAddress?: ListenAddress;
   readonly logLevel: LogLevel;

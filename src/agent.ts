@@ -1,7 +1,9 @@
 import type { AgentOptions } from './agent-options.ts';
 import { PacketThread } from './dataplane/packet-thread.ts';
+import { usableCores } from './io/host-facts.ts';
 import { collectAtRest } from './io/resting-heap.ts';
 import { systemLog } from './io/system.ts';
+import { packetThreadsFor } from './node/packet-threads.ts';
 
 /**
  * Runs an agent until SIGTERM or SIGINT.
@@ -9,12 +11,13 @@ import { systemLog } from './io/system.ts';
  * @throws {Error} if it cannot start, or if a part without which it is of no use has died
  */
 export async function runAgent(options: AgentOptions): Promise<void> {
-  // It loads its code while this thread loads the rest: what the last agent left is waiting.
-  const thread = new PacketThread();
+  // They load their code while this thread loads the rest: what the last agent left is waiting.
+  const packetThreads = options.packetThreads ?? packetThreadsFor(usableCores());
+  const threads = Array.from({ length: packetThreads }, () => new PacketThread());
   const { HostAgent } = await import('./host-agent.ts');
   const log = systemLog(options.logLevel);
   const stopped = Promise.withResolvers<void>();
-  const agent = new HostAgent(options, log, (error) => stopped.reject(error));
+  const agent = new HostAgent({ ...options, packetThreads }, log, (error) => stopped.reject(error));
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.once(signal, () => {
       log.info({ signal }, 'stopping; tasks keep running');
@@ -22,9 +25,9 @@ export async function runAgent(options: AgentOptions): Promise<void> {
     });
   }
   try {
-    await agent.start(thread);
+    await agent.start(threads);
   } finally {
-    await thread.close(); // if this host is in no cluster
+    await Promise.all(threads.map((thread) => thread.close())); // if this host is in no cluster
   }
   collectAtRest();
   try {

@@ -9,15 +9,20 @@ import { localApi } from './node/local-api.ts';
 import { Membership } from './node/membership.ts';
 import { nodeInfo, nodeStatus, nodeVersion } from './node/status.ts';
 
+/** The configuration of an agent, with what it lacked. */
+export interface HostAgentOptions extends AgentOptions {
+  readonly packetThreads: number;
+}
+
 /** One host's agent: wires its parts to the machine, and starts and stops them in order. */
 export class HostAgent {
-  readonly #options: AgentOptions;
+  readonly #options: HostAgentOptions;
   readonly #log: Log;
   readonly #membership: Membership;
   readonly #servers: HttpServer[] = [];
 
   /** @param onFailure - Told of a failure after which the agent is of no use. */
-  constructor(options: AgentOptions, log: Log, onFailure: (error: Error) => void) {
+  constructor(options: HostAgentOptions, log: Log, onFailure: (error: Error) => void) {
     this.#options = options;
     this.#log = log;
     this.#membership = new Membership(options, log, onFailure);
@@ -26,17 +31,17 @@ export class HostAgent {
   /**
    * Serves the API, and takes up the work where the last agent left it.
    *
-   * @param thread - For this host's data plane, if it is in a cluster.
+   * @param threads - For this host's data plane, if it is in a cluster.
    * @throws {Error} if something that weft needs is missing or taken; nothing stays running then
    */
-  async start(thread: PacketThread): Promise<void> {
+  async start(threads: readonly PacketThread[]): Promise<void> {
     await requirePrerequisites();
     const { socketPath, metricsAddress, runDirectory } = this.#options;
     await mkdir(runDirectory, { recursive: true, mode: 0o755 });
     try {
       const api = this.#api();
       this.#servers.push(await serveHttp(api, { kind: 'unix', path: socketPath }));
-      await this.#membership.resume(thread);
+      await this.#membership.resume(threads);
       if (metricsAddress !== undefined) await this.#publishMetrics(metricsAddress);
     } catch (error) {
       await this.stop();

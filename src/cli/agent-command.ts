@@ -26,6 +26,10 @@ function fillAgent(command: WeftCommand, cli: Cli, runAgent: RunAgent): void {
     .option('--listen-addr <host:port>', 'Where a manager takes sessions', '0.0.0.0:2377')
     .option('--gossip-port <port>', 'UDP and TCP port of gossip', '7946')
     .option('--data-path-port <port>', 'UDP port of VXLAN, for a cluster started here', '4789')
+    .option(
+      '--packet-threads <number>',
+      "Threads that handle packets (default by the machine's cores)",
+    )
     .option('--metrics-addr <host:port>', 'Where /metrics is served, or none', '127.0.0.1:9477')
     .option('--log-level <level>', 'trace, debug, info, warn, error, fatal or silent', 'info')
     .option(

@@ -12,6 +12,8 @@ const HOSTNAME_LABEL = '[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?';
 const HOSTNAME = new RegExp(`^(?=.{1,253}$)${HOSTNAME_LABEL}(\\.${HOSTNAME_LABEL})*$`);
 /** An address of either family, or an interface name: at most 15 bytes (IFNAMSIZ), no slash. */
 const IP_OR_INTERFACE = /^([0-9a-fA-F:.]{2,39}|[^\s/:]{1,15})$/;
+/** A sender spreads its flows four ways: more threads than that serve hosts with many peers. */
+const PACKET_THREADS_MAX = 8;
 /** weft touches only namespaces that start so; with a task's id after it, it stays readable. */
 const NETNS_PREFIX = /^weft-[a-z0-9-]{0,20}$/;
 
@@ -46,6 +48,16 @@ const agentFlags = z.object({
   listenAddr: listenAddress,
   gossipPort: portNumber,
   dataPathPort: portNumber,
+  packetThreads: z
+    .string()
+    .refine(
+      (text) => /^\d+$/.test(text) && Number(text) >= 1 && Number(text) <= PACKET_THREADS_MAX,
+      {
+        error: `a number from 1 to ${PACKET_THREADS_MAX}`,
+      },
+    )
+    .transform(Number)
+    .optional(),
   metricsAddr: z.union([z.literal('none').transform(() => undefined), listenAddress], {
     error: 'host:port, or none',
   }),
@@ -82,6 +94,7 @@ export function toAgentOptions(flags: Readonly<Record<string, unknown>>): AgentO
     listenAddress: data.listenAddr,
     gossipPort: data.gossipPort,
     dataPathPort: data.dataPathPort,
+    ...(data.packetThreads === undefined ? {} : { packetThreads: data.packetThreads }),
     ...(data.metricsAddr === undefined ? {} : { metricsAddress: data.metricsAddr }),
     logLevel: data.logLevel,
     hostname: data.hostname,

@@ -195,6 +195,8 @@ export interface AgentStatus {
     readonly connected?: boolean;
   } | null;
   readonly dataPlane?: {
+    /** Threads that handle packets. */
+    readonly threads?: number;
     readonly ports?: number;
     readonly vteps?: number;
     readonly networks?: number;

@@ -73,6 +73,7 @@ function connection(isConnected: boolean): string {
 
 function dataPlaneSection({ dataPlane }: AgentStatus): string {
   return section('Data plane', [
+    ['Packet threads', dataPlane?.threads],
     ['Ports', dataPlane?.ports],
     ['VTEPs', dataPlane?.vteps],
     ['Networks', dataPlane?.networks],

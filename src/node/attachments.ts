@@ -7,6 +7,7 @@ import {
   parseCidr,
   parseIpv4,
 } from '../core/address.ts';
+import type { Log } from '../core/capabilities.ts';
 import { parseIpv6Cidr } from '../core/cidr.ts';
 import { type Ipv6, parseIpv6 } from '../core/ip.ts';
 import type { Json } from '../core/store.ts';
@@ -23,6 +24,7 @@ import type { TaskNetwork } from '../runtime/task-runtime.ts';
 import type { NamedPort } from './capture-target.ts';
 import { type EndpointState, endpointKey } from './endpoint-record.ts';
 import { namedTask } from './find-named.ts';
+import { openPortTap } from './port-tap.ts';
 
 /**
  * Largest superframe that a task's interface hands over, in bytes: with the headers of its segments
@@ -40,6 +42,7 @@ const DRAIN_MS = 1_000;
 export interface AttachmentsDeps {
   readonly dataPlane: DataPlane;
   readonly opener: TapOpener;
+  readonly log: Log;
   /** The network with this id, as the manager assigned it. */
   readonly network: (networkId: string) => NetworkAssignment | undefined;
   /** MTU of the interfaces on a network: the underlay's less the tunnel's overhead. */
@@ -56,7 +59,7 @@ export interface AttachmentsDeps {
 
 interface Attached {
   readonly portId: number;
-  readonly fd: number;
+  readonly fds: readonly number[];
   readonly address: Ipv4;
   readonly address6: Ipv6 | undefined;
   readonly networkId: string;
@@ -138,17 +141,17 @@ export class Attachments implements TaskNetwork {
     const attached = this.#tasks.get(taskId);
     if (attached === undefined) return;
     this.#tasks.delete(taskId);
-    for (const { networkId, address, portId, fd } of attached.ports) {
+    for (const { networkId, address, portId, fds } of attached.ports) {
       this.#deps.announce(endpointKey(networkId, formatIpv4(address)), undefined);
       await this.#deps.dataPlane.apply([{ kind: 'removePort', id: portId }]);
-      this.#deps.opener.discard(fd);
+      this.#deps.opener.discard(fds);
     }
   }
 
   /** Closes the descriptors and leaves all else: tasks keep their interfaces for the next agent. */
   close(): void {
     for (const { ports } of this.#tasks.values()) {
-      for (const { fd } of ports) closeTap(fd);
+      for (const { fds } of ports) closeTap(fds);
     }
     this.#tasks.clear();
   }
@@ -169,13 +172,13 @@ export class Attachments implements TaskNetwork {
     const ipv6 = (await canHaveIpv6(mtuBytes)) ? ipv6Of(network, assigned, index === 0) : undefined;
     const mac = macOfIpv4(address);
     const name = `eth${index}`;
-    const { fd, isKept } = await this.#deps.opener.open(netnsPath, name);
+    const { fds, isKept } = await openPortTap(this.#deps, netnsPath, name);
     const portId = this.#deps.nextPortId();
     try {
       const { vni } = network;
       const addresses = { address, ...(ipv6 && { address6: ipv6.address }) };
       await this.#deps.dataPlane.apply([
-        { kind: 'addPort', id: portId, fd, vni, ...addresses, mac },
+        { kind: 'addPort', id: portId, fds, vni, ...addresses, mac },
       ]);
       const configured = configureInterface(basename(netnsPath), {
         name,
@@ -184,16 +187,17 @@ export class Attachments implements TaskNetwork {
         mac,
         mtuBytes,
         gsoMaxBytes: GSO_BYTES_MAX,
+        hasManyQueues: fds.length > 1,
         ...(index === 0 ? { gateway: parseIpv4(network.gateway) } : {}),
         ...(ipv6 && { ipv6 }),
       });
       // What is in use already need not wait: this sets what another version may have set otherwise.
       if (isKept) configured.catch((error: unknown) => this.#deps.onConfigFailed(name, error));
       else await configured;
-      return { portId, fd, address, address6: ipv6?.address, networkId, primary: index === 0 };
+      return { portId, fds, address, address6: ipv6?.address, networkId, primary: index === 0 };
     } catch (error) {
       await this.#deps.dataPlane.apply([{ kind: 'removePort', id: portId }]);
-      this.#deps.opener.discard(fd);
+      this.#deps.opener.discard(fds);
       throw error;
     }
   }

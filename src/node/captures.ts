@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Clock } from '../core/capabilities.ts';
-import type { CaptureRingReader } from '../dataplane/capture-ring.ts';
+import type { CaptureRecords } from '../dataplane/capture-ring.ts';
 import {
   CAPTURES_MAX,
   type CaptureFilter,
@@ -174,7 +174,7 @@ class CaptureFile {
   }
 
   /** Takes frames out of the ring, some at a time. */
-  next(ring: CaptureRingReader): Uint8Array {
+  next(ring: CaptureRecords): Uint8Array {
     while (!this.isComplete && this.#writer.length < CHUNK_BYTES && ring.next()) {
       const tally = this.#interface(ring.crossing, ring.point);
       tally.kept += 1;
@@ -199,7 +199,7 @@ class CaptureFile {
    * What each interface saw. Frames are lost before anybody looks where they crossed: they count where the
    * next one did that was kept.
    */
-  end(ring: CaptureRingReader, timeUs: number): Uint8Array {
+  end(ring: CaptureRecords, timeUs: number): Uint8Array {
     if (this.#last !== undefined && !this.isComplete) this.#last.lost += ring.lost - this.#lost;
     for (const { interfaceId, kept, lost } of this.#interfaces.values()) {
       this.#writer.statistics({ interfaceId, timeUs, received: kept + lost, dropped: lost });

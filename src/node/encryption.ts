@@ -107,9 +107,12 @@ export class Encryption {
       case 'needSession':
         this.#perform(channels.wantSession(this.#nodeIds.get(event.vtep) ?? ''));
         return;
-      case 'sessionConfirmed':
-        this.#perform(channels.confirmed(event.localIndex));
+      case 'sessionConfirmed': {
+        const { localIndex } = event;
+        this.#apply([{ kind: 'confirmSession', localIndex }]); // on all packet threads
+        this.#perform(channels.confirmed(localIndex));
         return;
+      }
       case 'peerMoved':
         this.#perform(channels.moved(event.localIndex, event.address));
         return;
@@ -138,16 +141,19 @@ export class Encryption {
   #perform(effects: readonly SecureEffect[]): void {
     if (this.#closed) return;
     const commands = effects.flatMap((effect) => this.#commandsOf(effect));
-    if (commands.length > 0) {
-      this.#deps.apply(commands).catch((error: unknown) => {
-        if (!this.#closed) this.#deps.log.error({ error: String(error) }, 'encryption failed');
-      });
-    }
+    if (commands.length > 0) this.#apply(commands);
     this.#cancelTick();
     const { deadlineMs } = this.#channels;
     this.#cancelTick = Number.isFinite(deadlineMs)
       ? this.#deps.schedule(deadlineMs, () => this.#perform(this.#channels.tick()))
       : () => {};
+  }
+
+  #apply(commands: readonly DataPlaneCommand[]): void {
+    if (this.#closed) return;
+    this.#deps.apply(commands).catch((error: unknown) => {
+      if (!this.#closed) this.#deps.log.error({ error: String(error) }, 'encryption failed');
+    });
   }
 
   #commandsOf(effect: SecureEffect): DataPlaneCommand[] {

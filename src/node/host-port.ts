@@ -10,6 +10,7 @@ import { closeTap } from '../io/linux/tap.ts';
 import type { TapOpener } from '../io/linux/tap-opener.ts';
 import type { ServiceAssignment } from '../manager/session-protocol.ts';
 import { GSO_BYTES_MAX } from './attachments.ts';
+import { openPortTap } from './port-tap.ts';
 
 /** The host's own interface into the mesh. */
 export const HOST_DEVICE = 'weft0';
@@ -52,16 +53,21 @@ export class HostPort {
   readonly #table: PublishedPortTable;
   /** Its id among the ports of the data plane. */
   readonly portId: number;
-  readonly #fd: number;
+  readonly #fds: readonly number[];
   #conflicts: readonly PortConflict[] = [];
   #applied = '';
   #isSetUp = false;
 
-  private constructor(deps: HostPortDeps, options: HostPortOptions, portId: number, fd: number) {
+  private constructor(
+    deps: HostPortDeps,
+    options: HostPortOptions,
+    portId: number,
+    fds: readonly number[],
+  ) {
     this.#deps = deps;
     this.#options = options;
     this.portId = portId;
-    this.#fd = fd;
+    this.#fds = fds;
     const { address, ipv6 } = options;
     const own6 = ipv6 && { address6: parseIpv6(ipv6.address) };
     const { tunnelPort } = options;
@@ -85,13 +91,13 @@ export class HostPort {
     const { ipv6: _refused, ...rest } = options;
     const possible = { ...rest, ...(ipv6 && { ipv6 }) };
     const own6 = ipv6 && { address6: parseIpv6(ipv6.address) };
-    const { fd } = await deps.opener.open('/proc/self/ns/net', HOST_DEVICE);
+    const { fds } = await openPortTap(deps, '/proc/self/ns/net', HOST_DEVICE);
     const id = deps.nextPortId();
     try {
-      await deps.dataPlane.apply([{ kind: 'addHostPort', id, fd, address, ...own6, mac }]);
-      return new HostPort(deps, possible, id, fd);
+      await deps.dataPlane.apply([{ kind: 'addHostPort', id, fds, address, ...own6, mac }]);
+      return new HostPort(deps, possible, id, fds);
     } catch (error) {
-      deps.opener.discard(fd);
+      deps.opener.discard(fds);
       throw error;
     }
   }
@@ -111,6 +117,7 @@ export class HostPort {
       mac: macOfIpv4(parseIpv4(address)),
       mtuBytes,
       gsoMaxBytes: GSO_BYTES_MAX,
+      hasManyQueues: this.#fds.length > 1,
       ...(ipv6 && { ipv6: { address: parseIpv6(ipv6.address), prefix: 128 } }),
     });
     if (ipv6 !== undefined) await routeIpv6(ipv6);
@@ -146,13 +153,13 @@ export class HostPort {
     await this.#table.remove();
     // A packet thread that has died serves no port; all else is closed just the same.
     await this.#deps.dataPlane.apply([{ kind: 'removePort', id: this.portId }]).catch(() => {});
-    this.#deps.opener.discard(this.#fd);
+    this.#deps.opener.discard(this.#fds);
     await new IpCommand().batch(undefined, [`link delete ${HOST_DEVICE}`]);
   }
 
   /** Lets go of the device, which no packet thread serves any more. All else stays for the next agent. */
   close(): void {
-    closeTap(this.#fd);
+    closeTap(this.#fds);
   }
 
   #noteConflicts(wanted: readonly PublishedPort[], holders: readonly (string | undefined)[]): void {

@@ -30,6 +30,7 @@ export interface HostOptions {
   readonly gossipPort: number;
   /** UDP port of VXLAN in a cluster that this host creates; one that it joins has its own. */
   readonly dataPathPort: number;
+  readonly packetThreads: number;
   readonly netnsPrefix: string;
 }
 
@@ -71,16 +72,16 @@ export class Membership {
   /**
    * Takes up what an earlier agent of this host left: first its packets, then the rest.
    *
-   * @param thread - For the data plane; taken if this host is in a cluster.
+   * @param threads - For the data plane; taken if this host is in a cluster.
    * @throws {Error} if a file is damaged or a port is taken
    */
-  async resume(thread: PacketThread): Promise<void> {
+  async resume(threads: readonly PacketThread[]): Promise<void> {
     const known = await this.#file.read();
     if (known === undefined) return;
     // A clock that was set back must not make this life look older than the last one.
     const identity = { ...known, generation: Math.max(Date.now(), known.generation + 1) };
     const underlay = await findUnderlay(this.#ip, identity.advertiseAddress);
-    await this.#enter(identity, underlay, thread);
+    await this.#enter(identity, underlay, threads);
     const { role, listenAddress } = identity;
     if (role === 'manager' && listenAddress !== undefined) {
       const { ManagerHost } = await loadManager();
@@ -272,8 +273,12 @@ export class Membership {
     throw new LocalApiError(400, last?.message ?? 'No manager was given', { cause: last });
   }
 
-  async #enter(identity: Identity, underlay: Underlay, thread?: PacketThread): Promise<void> {
-    const { stateDirectory, runDirectory, netnsPrefix } = this.#options;
+  async #enter(
+    identity: Identity,
+    underlay: Underlay,
+    threads?: readonly PacketThread[],
+  ): Promise<void> {
+    const { stateDirectory, runDirectory, netnsPrefix, packetThreads } = this.#options;
     this.#node = await Node.start(
       {
         clock: SYSTEM_CLOCK,
@@ -290,9 +295,10 @@ export class Membership {
         stateDir: stateDirectory,
         runDir: runDirectory,
         underlayMtuBytes: underlay.mtuBytes,
+        packetThreads,
         netnsPrefix,
       },
-      thread,
+      threads,
     );
     this.#identity = identity;
     await this.#file.write(identity);

@@ -1,4 +1,5 @@
 import { formatIp } from '../core/ip.ts';
+import type { TrafficCounter } from '../dataplane/counters.ts';
 import type { Metrics, Sample } from '../io/metrics.ts';
 import type { Node } from './node.ts';
 import type { PathReport } from './path-monitor.ts';
@@ -7,6 +8,7 @@ import type { PeerReport } from './peer-report.ts';
 /** Adds the metrics of the node, if there is one, to `metrics`. */
 export function addNodeMetrics(metrics: Metrics, node: () => Node | undefined): void {
   addTrafficMetrics(metrics, node);
+  addThreadMetrics(metrics, node);
   addDropMetrics(metrics, node);
   addTableMetrics(metrics, node);
   addPeerMetrics(metrics, node);
@@ -53,6 +55,27 @@ function addTrafficMetrics(metrics: Metrics, node: () => Node | undefined): void
   add('weft_port_bytes_total', help.portBytes, directions('bytes', 'port'));
   add('weft_underlay_datagrams_total', help.datagrams, directions('datagrams', 'underlay'));
   add('weft_underlay_bytes_total', help.underlayBytes, directions('bytes', 'underlay'));
+}
+
+function addThreadMetrics(metrics: Metrics, node: () => Node | undefined): void {
+  const byThread = (counter: TrafficCounter) => (): Sample[] =>
+    (node()?.dataPlane.counters.byThread(counter) ?? []).map(
+      (value, thread): Sample => ({ labels: { thread: String(thread) }, value }),
+    );
+  metrics.add({
+    name: 'weft_packet_thread_frames_total',
+    kind: 'counter',
+    help: 'Frames that each packet thread read from tasks and the host; a superframe counts once.',
+    labels: ['thread'],
+    read: byThread('port-frames-in'),
+  });
+  metrics.add({
+    name: 'weft_packet_thread_datagrams_total',
+    kind: 'counter',
+    help: 'VXLAN datagrams that each packet thread received from other nodes.',
+    labels: ['thread'],
+    read: byThread('underlay-datagrams-in'),
+  });
 }
 
 function addDropMetrics(metrics: Metrics, node: () => Node | undefined): void {

@@ -5,8 +5,8 @@ import { DataPlane, type DataPlaneOptions } from '../dataplane/data-plane.ts';
 import type { PacketThread } from '../dataplane/packet-thread.ts';
 import { readJsonFile, removeFile, writeJsonFile } from '../io/json-file.ts';
 import { FdKeeper } from '../io/linux/fd-keeper.ts';
+import { openSharedPort } from '../io/linux/shared-port.ts';
 import { TapOpener } from '../io/linux/tap-opener.ts';
-import { openUdp } from '../io/linux/udp-socket.ts';
 import { systemSchedule } from '../io/system.ts';
 import type {
   AssignmentSet,
@@ -59,6 +59,7 @@ export interface NodeOptions {
   readonly runDir: string;
   /** MTU of the interface that has the advertised address, in bytes. */
   readonly underlayMtuBytes: number;
+  readonly packetThreads: number;
   /** What the names of tasks' network namespaces start with. */
   readonly netnsPrefix: string;
 }
@@ -145,6 +146,7 @@ export class Node {
     this.#attachments = new Attachments({
       dataPlane,
       opener: this.#opener,
+      log,
       network: (id) => this.#assignments?.networks.find((network) => network.id === id),
       mtuBytes: ({ encrypted }) => this.#overlayMtuBytes(encrypted === true),
       announce: (key, value) => this.#peers.announce(key, value),
@@ -196,17 +198,21 @@ export class Node {
   /**
    * Starts the node: what ran under an earlier agent is taken over before a manager is asked.
    *
-   * @param thread - For the data plane, if one has been made already.
+   * @param threads - For the data plane, if they have been made already: as many as there are to be.
    * @throws {Error} if a port is taken or a file is damaged; nothing runs then
    */
-  static async start(deps: NodeDeps, options: NodeOptions, thread?: PacketThread): Promise<Node> {
+  static async start(
+    deps: NodeDeps,
+    options: NodeOptions,
+    threads?: readonly PacketThread[],
+  ): Promise<Node> {
     const { identity, runDir } = options;
     const keeper = await FdKeeper.open(deps.log, runDir);
     const vtepAddress = parseIp(identity.advertiseAddress);
     let node: Node | undefined;
     const dataPlaneOptions: DataPlaneOptions = {
       vtepAddress,
-      socket: underlaySocket(keeper, vtepAddress, identity.dataPathPort),
+      sockets: underlaySockets(keeper, vtepAddress, identity.dataPathPort, options.packetThreads),
       held: true,
       flowFile: flowFileIn(runDir),
       linkMtuBytes: options.underlayMtuBytes,
@@ -215,7 +221,7 @@ export class Node {
       onPortGone: (portId) => deps.log.warn({ portId }, 'interface of a task is gone'),
       onFailure: deps.onFailure,
     };
-    const dataPlane = await DataPlane.start(deps.random, dataPlaneOptions, thread);
+    const dataPlane = await DataPlane.start(deps.random, dataPlaneOptions, threads);
     node = new Node(deps, options, dataPlane, keeper);
     try {
       await node.#start();
@@ -478,13 +484,17 @@ function flowFileIn(runDir: string): string {
   return `${runDir}/flows`;
 }
 
-/** The socket of this node's VTEP: the last agent's, in which datagrams wait, or else a new one. */
-function underlaySocket(keeper: FdKeeper, vtepAddress: Ip, port: number): number {
+/** The sockets of this node's VTEP: the last agent's, in which datagrams wait, and as many new ones as it lacks. */
+function underlaySockets(
+  keeper: FdKeeper,
+  vtepAddress: Ip,
+  port: number,
+  count: number,
+): readonly number[] {
   const any = isIpv6(vtepAddress) ? parseIpv6('::') : 0;
   const name = `udp ${formatIpPort(any, port)}`;
-  const kept = keeper.take(name);
-  if (kept !== undefined) return kept;
-  const socket = openUdp(any, port);
-  keeper.keep(name, socket);
-  return socket;
+  const kept = keeper.takeGroup(name, count);
+  const sockets = openSharedPort(any, port, count, kept);
+  keeper.keepGroup(name, sockets, kept.length);
+  return sockets;
 }

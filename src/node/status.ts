@@ -36,6 +36,7 @@ export async function nodeStatus(
       connected: node.manager !== undefined,
     },
     dataPlane: {
+      threads: node.dataPlane.threads,
       ports,
       vteps,
       networks,

@@ -417,6 +417,7 @@ test('`status` has a section for all that the agent tells', async (t) => {
     node: { id: NODE_ID, hostname: 'host2', role: 'manager', advertiseAddress: '192.0.2.1' },
     cluster: { id: 'c', managers: ['192.0.2.1:2377'], connected: false },
     dataPlane: {
+      threads: 2,
       ports: 2,
       vteps: 1,
       aead: "OpenSSL of Node's binary",
@@ -464,11 +465,12 @@ test('`status` has a section for all that the agent tells', async (t) => {
       ' Session:  disconnected: tasks and networks go on as they are',
       '',
       'Data plane',
-      ' Ports:      2',
-      ' VTEPs:      1',
-      " Encryption: OpenSSL of Node's binary",
-      ' Packets:    rx 5, tx 6',
-      ' Drops:      none',
+      ' Packet threads: 2',
+      ' Ports:          2',
+      ' VTEPs:          1',
+      " Encryption:     OpenSSL of Node's binary",
+      ' Packets:        rx 5, tx 6',
+      ' Drops:          none',
       '',
       'Paths',
       'NODE      ADDRESS          STATE        MTU       RTT       BEST RTT   LOSS',
@@ -546,6 +548,7 @@ test('`agent` checks its flags before anything of the agent is loaded', async (t
     [
       ...['agent', '--state-dir', '/s', '--run-dir', '/r/', '--advertise-addr', 'eth0'],
       ...['--listen-addr', '[2001:db8::1]:1', '--metrics-addr', 'none', '--hostname', 'a.b'],
+      ...['--packet-threads', '8'],
     ],
     { runAgent },
   );
@@ -557,6 +560,7 @@ test('`agent` checks its flags before anything of the agent is loaded', async (t
     socketPath: '/r/weft.sock',
     advertiseAddress: 'eth0',
     listenAddress: { host: '2001:db8::1', port: 1 },
+    packetThreads: 8,
     hostname: 'a.b',
   });
   for (const [flag, value, expected] of [
@@ -567,6 +571,9 @@ test('`agent` checks its flags before anything of the agent is loaded', async (t
     ['--listen-addr', '1.2.3.4:0', 'host:port, such as 0.0.0.0:2377'],
     ['--gossip-port', '65536', 'a port from 1 to 65535'],
     ['--data-path-port', '1e3', 'a port from 1 to 65535'],
+    ['--packet-threads', '0', 'a number from 1 to 8'],
+    ['--packet-threads', '9', 'a number from 1 to 8'],
+    ['--packet-threads', '1.5', 'a number from 1 to 8'],
     ['--metrics-addr', ':1', 'host:port, or none'],
     ['--log-level', 'loud', 'one of trace, debug, info, warn, error, fatal, silent'],
     ['--hostname', '-a', 'a host name of letters, digits, - and .'],

@@ -1,6 +1,6 @@
 // Interoperation with Linux' own VXLAN device (RFC 7348): an agent's port on one host, a kernel VTEP
 // with a static forwarding database on the other.
-import { test } from 'tap';
+import { type Test, test } from 'tap';
 import { formatMac, macOfIpv4, parseIpv4 } from '../../src/core/address.ts';
 import type { HostTables } from '../support/data-plane-host.ts';
 import { canMakeLab, Lab, type LabHost } from '../support/lab.ts';
@@ -22,7 +22,7 @@ interface Setup {
   }>;
 }
 
-async function setUp(lab: Lab): Promise<Setup> {
+async function setUp(lab: Lab, threads: number): Promise<Setup> {
   const host = lab.addHost('a');
   const kernel = lab.addHost('b');
   const task = `${lab.prefix}task`;
@@ -37,6 +37,7 @@ async function setUp(lab: Lab): Promise<Setup> {
     peers: [kernel.address],
     endpoints: [{ address: THEIRS, vtep: kernel.address }],
     flowFile: `${lab.folder}/flows`,
+    threads,
   };
   const script = new URL('../support/data-plane-host.ts', import.meta.url).pathname;
   const child = lab.spawn(host, [NODE, script, JSON.stringify(tables)]);
@@ -90,13 +91,10 @@ async function answeredSizes(lab: Lab, from: string | LabHost, address: string):
   return [...stdout.matchAll(/ 1 received/g)].length;
 }
 
-test('a kernel VXLAN device is a valid peer', {
-  skip: !canMakeLab() && 'needs root',
-  timeout: 240_000,
-}, async (t) => {
+async function exchange(t: Test, threads: number): Promise<void> {
   const lab = new Lab();
   t.teardown(() => lab.close());
-  const { task, kernel, counters } = await setUp(lab);
+  const { task, kernel, counters } = await setUp(lab, threads);
 
   t.equal(await answeredSizes(lab, task, THEIRS), 1_400, 'pings of 1 to 1400 bytes from our port');
   t.equal(
@@ -123,4 +121,15 @@ test('a kernel VXLAN device is a valid peer', {
     ([reason, count]) => count > 0 && !['multicast', 'nd-unknown'].includes(reason),
   );
   t.same(unexpected, [], 'nothing was dropped but multicast and probes for duplicates');
-});
+}
+
+for (const threads of [1, 2]) {
+  test(
+    `a kernel VXLAN device is a valid peer of ${threads} packet threads`,
+    {
+      skip: !canMakeLab() && 'needs root',
+      timeout: 240_000,
+    },
+    (t) => exchange(t, threads),
+  );
+}

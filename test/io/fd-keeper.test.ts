@@ -85,6 +85,40 @@ test('descriptors go through a queue, in order, under their names', (t) => {
   t.end();
 });
 
+test('a group keeps its order, and gives up what is too much for the next one', async (t) => {
+  const { place, open } = await setUp(t);
+  const first = await open();
+  const names = ['one', 'two', 'three'];
+  const fds = names.map((name) => place.open(name));
+  t.ok(first.keepGroup('all', fds, 0));
+  for (const fd of fds) closeSync(fd);
+  first.close();
+
+  for (const [wanted, expected] of [
+    [4, ['one', 'two', 'three']],
+    [2, ['one', 'two']],
+    [3, ['one', 'two']],
+  ] as const) {
+    const next = await open();
+    const taken = next.takeGroup('all', wanted);
+    t.same(
+      taken.map((fd) => place.which(fd)),
+      expected,
+      `${wanted} are wanted`,
+    );
+    for (const fd of taken) closeSync(fd);
+    next.close();
+  }
+  const last = await open();
+  const [one = -1, two = -1] = last.takeGroup('all', 2);
+  const four = place.open('four');
+  t.ok(last.keepGroup('all', [one, two, four], 2), 'what is kept already is kept once');
+  last.dropGroup('all', 0, 1);
+  for (const fd of [one, two, four]) closeSync(fd);
+  last.close();
+  t.same((await open()).takeGroup('all', 3), [], 'a group begins with its first');
+});
+
 test('what is kept outlives who kept it', async (t) => {
   const { place, open, pid } = await setUp(t);
   const first = await open();
@@ -142,6 +176,7 @@ test('a keeper that is gone, or is another process, is replaced', async (t) => {
   const killed = pid();
   first.close();
   killProcess(killed);
+  await eventually('it has ended', async () => !isAlive(killed) || undefined);
   const second = await open();
   t.not(pid(), killed);
   t.equal(second.take('one'), undefined);

@@ -22,8 +22,7 @@ async function setUp(t: Test) {
     await sweepNetns(prefix, new Set());
   });
   await createNetns(netns);
-  const open = async (queues: number) =>
-    (await opener.open(netnsPath(netns), 'eth0', queues)).fds;
+  const open = async (queues: number) => (await opener.open(netnsPath(netns), 'eth0', queues)).fds;
   return { netns, open, opener };
 }
 

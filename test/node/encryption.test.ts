@@ -107,6 +107,7 @@ test('a request of the data plane ends with a session in both data planes', (t) 
   t.ok(mine?.replayWords.buffer instanceof SharedArrayBuffer, 'packet threads share it');
   const localIndex = theirs!.keypair.localIndex;
   b.encryption.receive({ kind: 'sessionConfirmed', localIndex });
+  t.same(b.take('confirmSession'), [{ kind: 'confirmSession', localIndex }]);
   time.nowMs = 4_000;
   for (const node of [a, b]) {
     t.match(node.encryption.status(), [{ state: 'established', sessionAgeMs: 4_000 }]);

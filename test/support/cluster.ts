@@ -34,14 +34,19 @@ export class LabAgent {
     this.api = new HttpClient({ kind: 'unix', path: this.socket }, { peerName: 'the weft agent' });
   }
 
-  /** Starts the agent and waits until it answers. */
-  async start(): Promise<void> {
+  /**
+   * Starts the agent and waits until it answers.
+   *
+   * @param more - Further flags, without their dashes.
+   */
+  async start(more: Readonly<Record<string, string>> = {}): Promise<void> {
     mkdirSync(this.#runDirectory, { recursive: true });
     const flags = {
       'state-dir': this.stateDirectory,
       'run-dir': this.#runDirectory,
       hostname: this.host.name,
       'netns-prefix': `${this.#lab.prefix}${this.host.name}-`,
+      ...more,
     };
     const args = Object.entries(flags).flatMap(([flag, value]) => [`--${flag}`, value]);
     const child = this.#lab.spawn(this.host, [process.execPath, this.#program, 'agent', ...args]);

@@ -233,6 +233,7 @@ export interface AgentStatus {
   readonly node: { readonly id?: string; readonly hostname: string };
   readonly cluster?: { readonly connected: boolean };
   readonly dataPlane?: {
+    readonly threads: number;
     readonly ports: number;
     readonly vteps: number;
     readonly networks: number;

@@ -81,6 +81,43 @@ export class FdKeeper {
     return this.#queue.send({ name, fd });
   }
 
+  /**
+   * The descriptors that the last agent kept as a group, in order.
+   *
+   * @param count - Most that are wanted; what there is more is given up.
+   */
+  takeGroup(name: string, count: number): readonly number[] {
+    const fds: number[] = [];
+    for (;;) {
+      const fd = this.take(memberName(name, fds.length));
+      if (fd === undefined) break;
+      fds.push(fd);
+    }
+    const unwanted = fds.splice(count);
+    this.dropGroup(name, count, count + unwanted.length);
+    for (const fd of unwanted) close(fd);
+    return fds;
+  }
+
+  /**
+   * Keeps copies of `fds` as a group, from number `first` on: those before it are kept already.
+   *
+   * @returns whether there was room
+   */
+  keepGroup(name: string, fds: readonly number[], first: number): boolean {
+    return fds
+      .slice(first)
+      .map((fd, index) => this.keep(memberName(name, first + index), fd))
+      .every((isKept) => isKept);
+  }
+
+  /** Closes the copies of a group's descriptors from number `first` to the one before `end`. */
+  dropGroup(name: string, first: number, end: number): void {
+    const names = new Set<string>();
+    for (let index = first; index < end; index += 1) names.add(memberName(name, index));
+    if (names.size > 0) this.drop(names);
+  }
+
   /** Closes the copies of the descriptors with these names. */
   drop(names: ReadonlySet<string>): void {
     for (const one of this.#queue.receiveAll()) {
@@ -111,6 +148,11 @@ export class FdKeeper {
     killProcess(this.#pid);
     await rm(this.#file, { force: true });
   }
+}
+
+/** What a member of a group is kept as; the first one has the group's name. */
+function memberName(name: string, index: number): string {
+  return index === 0 ? name : `${name}, ${index}`;
 }
 
 /** Copies of all that is in the queue, which stays there. */

@@ -36,7 +36,7 @@ export class TapOpener {
   /** BOUNDED by the callers: one entry per attachment being made. */
   readonly #waiting = new Map<number, Waiting>();
   readonly #keeper: FdKeeper | undefined;
-  /** What open TAPs are kept as, by descriptor. BOUNDED by the callers: one entry per port. */
+  /** What open TAPs are kept as, by their first descriptor. BOUNDED by the callers: one entry per port. */
   readonly #kept = new Map<number, string>();
 
   /**
@@ -57,54 +57,46 @@ export class TapOpener {
   async open(netnsPath: string, device: string, queues: number): Promise<OpenedTap> {
     const name = `tap ${device} in ${netnsPath}`;
     const { fds: kept, hasOneQueue } = this.#adopt(name, device, queues);
-    if (hasOneQueue || kept.length === queues) return { fds: kept, isKept: true };
+    const isKept = kept.length > 0;
+    if (hasOneQueue || kept.length === queues) return this.#opened(name, kept, isKept);
     try {
-      const opened = await this.#open(netnsPath, device, queues - kept.length);
-      const fds = [...kept, ...opened];
-      for (const [index, fd] of fds.entries()) {
-        if (index >= kept.length) this.#keeper?.keep(queueName(name, index), fd);
-        this.#kept.set(fd, queueName(name, index));
-      }
-      return { fds, isKept: kept.length > 0 };
+      const fds = [...kept, ...(await this.#open(netnsPath, device, queues - kept.length))];
+      this.#keeper?.keepGroup(name, fds, kept.length);
+      return this.#opened(name, fds, isKept);
     } catch (error) {
-      this.discard(kept);
+      closeTap(kept);
+      this.#keeper?.dropGroup(name, 0, kept.length);
       throw error;
     }
   }
 
   /** Closes a TAP for good: it is not kept for the next agent. The device itself stays. */
   discard(fds: readonly number[]): void {
-    const names = fds.flatMap((fd) => this.#kept.get(fd) ?? []);
-    for (const fd of fds) this.#kept.delete(fd);
+    const [first = -1] = fds;
+    const name = this.#kept.get(first);
+    this.#kept.delete(first);
     closeTap(fds);
-    if (names.length > 0) this.#keeper?.drop(new Set(names));
+    if (name !== undefined) this.#keeper?.dropGroup(name, 0, fds.length);
   }
 
-  /** Takes up to `queues` queues of the device over from the last agent, and gives the others up. */
+  #opened(name: string, fds: readonly number[], isKept: boolean): OpenedTap {
+    const [first] = fds;
+    if (first !== undefined) this.#kept.set(first, name);
+    return { fds, isKept };
+  }
+
+  /** Takes up to `queues` queues of the device over from the last agent. */
   #adopt(
     name: string,
     device: string,
     queues: number,
   ): { readonly fds: readonly number[]; readonly hasOneQueue: boolean } {
-    const fds: number[] = [];
-    const unwanted = new Set<string>();
-    let hasOneQueue = false;
-    for (let index = 0; ; index += 1) {
-      const known = queueName(name, index);
-      const fd = this.#keeper?.take(known);
-      if (fd === undefined) break;
-      const kind = index < queues ? adoptTap(fd, device) : undefined;
-      if (kind === undefined) {
-        closeTap([fd]);
-        unwanted.add(known);
-        continue;
-      }
-      if (kind === 'single-queue') hasOneQueue = true;
-      this.#kept.set(fd, known);
-      fds.push(fd);
-    }
-    if (unwanted.size > 0) this.#keeper?.drop(unwanted);
-    return { fds, hasOneQueue };
+    const fds = this.#keeper?.takeGroup(name, queues) ?? [];
+    const kinds = fds.map((fd) => adoptTap(fd, device));
+    if (!kinds.includes(undefined)) return { fds, hasOneQueue: kinds.includes('single-queue') };
+    closeTap(fds); // of a device that is gone
+    this.#keeper?.dropGroup(name, 0, fds.length);
+    return { fds: [], hasOneQueue: false };
   }
 
   #open(netnsPath: string, device: string, queues: number): Promise<readonly number[]> {
@@ -156,9 +148,4 @@ export class TapOpener {
     for (const waiting of this.#waiting.values()) waiting.reject(error);
     this.#waiting.clear();
   }
-}
-
-/** What a queue is kept as; the first one's name is that of the TAP. */
-function queueName(name: string, index: number): string {
-  return index === 0 ? name : `${name}, queue ${index}`;
 }
