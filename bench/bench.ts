@@ -8,13 +8,14 @@ import { printMarkdown, printRow, printTable } from './rows.ts';
 
 const USAGE = `npm run bench -- dataplane [FLAG…]
 
-  --seconds N      length of one throughput run (3)
-  --runs N         runs of each measurement, of which rows hold the median (5)
-  --only ROW,…     these rows only
-  --peers PEER,…   beside these peers only
-  --long SECONDS   load between the two looks at the agents' memory (60)
-  --json           a line of JSON per row, as soon as it is there
-  --markdown       a table for a document, with the command and the machine
+  --seconds N         length of one throughput run (3)
+  --runs N            runs of each measurement, of which rows hold the median (5)
+  --only ROW,…        these rows only
+  --peers PEER,…      beside these peers only
+  --packet-threads N  of each agent (as many as an agent chooses itself)
+  --long SECONDS      load between the two looks at the agents' memory (60)
+  --json              a line of JSON per row, as soon as it is there
+  --markdown          a table for a document, with the command and the machine
 `;
 
 const AREAS = {
@@ -35,10 +36,12 @@ if (area === undefined) {
   );
 }
 const longSeconds = positive('--long', values.long);
+const threads = values['packet-threads'];
 const options: BenchOptions = {
   seconds: positive('--seconds', values.seconds),
   runs: positive('--runs', values.runs),
   longSeconds,
+  ...(threads && { packetThreads: positive('--packet-threads', threads) }),
   only: list('--only', values.only, area.rows({ longSeconds })),
   peers: list('--peers', values.peers, area.peers()),
 };
@@ -64,6 +67,7 @@ function parse() {
         runs: { type: 'string', default: '5' },
         only: { type: 'string' },
         peers: { type: 'string' },
+        'packet-threads': { type: 'string' },
         long: { type: 'string', default: '60' },
         json: { type: 'boolean', default: false },
         markdown: { type: 'boolean', default: false },

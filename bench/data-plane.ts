@@ -61,7 +61,7 @@ export async function* benchDataPlane(
   if (!canMakeLab()) throw new Error('Cannot bench the data plane: it needs root');
   const lab = new Lab();
   try {
-    yield* new Bench(new Ground(lab), options, complain).rows();
+    yield* new Bench(new Ground(lab, options.packetThreads), options, complain).rows();
   } finally {
     await lab.close();
   }

@@ -36,10 +36,14 @@ export class Ground {
   readonly lab: Lab;
   /** The peers' hosts. */
   readonly hosts: readonly [DualStackHost, DualStackHost];
+  /** Further flags of agents. */
+  readonly agentFlags: Readonly<Record<string, string>>;
   readonly #made = new Map<unknown, Promise<unknown>>();
 
-  constructor(lab: Lab) {
+  /** @param packetThreads - Of each agent; as many as it chooses itself when absent. */
+  constructor(lab: Lab, packetThreads?: number) {
     this.lab = lab;
+    this.agentFlags = packetThreads === undefined ? {} : { 'packet-threads': `${packetThreads}` };
     this.hosts = [this.addHost('a'), this.addHost('b')];
   }
 

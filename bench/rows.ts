@@ -9,6 +9,8 @@ export interface BenchOptions {
   readonly runs: number;
   /** Length of the load between the two looks at the memory of the agents. */
   readonly longSeconds: number;
+  /** Packet threads of each agent; absent: as many as an agent chooses itself. */
+  readonly packetThreads?: number;
   /** Names of the rows that are wanted; all if undefined. */
   readonly only: readonly string[] | undefined;
   /** Names of the peers that are wanted; all if undefined. */

@@ -75,7 +75,7 @@ async function startPair(
   const program = await ground.once(buildPackage);
   const manager = new LabAgent(lab, hosts[0], program);
   const worker = new LabAgent(lab, hosts[1], program);
-  await Promise.all([manager.start(), worker.start()]);
+  await Promise.all([manager.start(ground.agentFlags), worker.start(ground.agentFlags)]);
   await manager.weft('init', '--advertise-addr', advertised(hosts[0]));
   const { stdout } = await manager.weft('join-token', '-q', 'worker');
   const address = advertised(hosts[0]);
