@@ -1,9 +1,9 @@
 import type { AgentOptions } from './agent-options.ts';
 import { PacketThread } from './dataplane/packet-thread.ts';
+import { packetThreadsFor } from './dataplane/packet-thread-count.ts';
 import { usableCores } from './io/host-facts.ts';
 import { collectAtRest } from './io/resting-heap.ts';
 import { systemLog } from './io/system.ts';
-import { packetThreadsFor } from './node/packet-threads.ts';
 
 /**
  * Runs an agent until SIGTERM or SIGINT.
