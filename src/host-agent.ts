@@ -35,6 +35,7 @@ export class HostAgent {
    * @throws {Error} if something that weft needs is missing or taken; nothing stays running then
    */
   async start(threads: readonly PacketThread[]): Promise<void> {
+    this.#membership.recall();
     await requirePrerequisites();
     const { socketPath, metricsAddress, runDirectory } = this.#options;
     await mkdir(runDirectory, { recursive: true, mode: 0o755 });

@@ -34,6 +34,12 @@ export interface HostOptions {
   readonly netnsPrefix: string;
 }
 
+/** What is left of the last agent, before anything is made of it. */
+interface Recalled {
+  readonly known: Identity;
+  readonly underlay: Underlay;
+}
+
 /** Takes this host into a cluster and out of it, one change at a time. */
 export class Membership {
   readonly #options: HostOptions;
@@ -46,6 +52,7 @@ export class Membership {
   #node: Node | undefined;
   #manager: ManagerHost | undefined;
   #changes: Promise<unknown> = Promise.resolve();
+  #recalled: Promise<Recalled | undefined> = Promise.resolve(undefined);
 
   /** @param onFailure - Told of a failure after which the agent is of no use. */
   constructor(options: HostOptions, log: Log, onFailure: (error: Error) => void) {
@@ -69,18 +76,30 @@ export class Membership {
     return this.#manager;
   }
 
+  /** Begins to look who this host was, and by which interface: {@link resume} goes on from there. */
+  recall(): void {
+    this.#recalled = this.#recall();
+    this.#recalled.catch(() => {}); // it is thrown where it is waited for
+  }
+
+  async #recall(): Promise<Recalled | undefined> {
+    const known = await this.#file.read();
+    if (known === undefined) return undefined;
+    return { known, underlay: await findUnderlay(this.#ip, known.advertiseAddress) };
+  }
+
   /**
-   * Takes up what an earlier agent of this host left: first its packets, then the rest.
+   * Takes up what {@link recall} has found: first the packets of an earlier agent's tasks, then the rest.
    *
    * @param threads - For the data plane; taken if this host is in a cluster.
    * @throws {Error} if a file is damaged or a port is taken
    */
   async resume(threads: readonly PacketThread[]): Promise<void> {
-    const known = await this.#file.read();
-    if (known === undefined) return;
+    const recalled = await this.#recalled;
+    if (recalled === undefined) return;
+    const { known, underlay } = recalled;
     // A clock that was set back must not make this life look older than the last one.
     const identity = { ...known, generation: Math.max(Date.now(), known.generation + 1) };
-    const underlay = await findUnderlay(this.#ip, identity.advertiseAddress);
     await this.#enter(identity, underlay, threads);
     const { role, listenAddress } = identity;
     if (role === 'manager' && listenAddress !== undefined) {

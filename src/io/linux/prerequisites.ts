@@ -66,8 +66,9 @@ export async function missingPrerequisites(
       fix: tunFix(tunError),
     });
   }
-  for (const program of PROGRAMS) {
-    if (await probes.hasProgram(program.name)) continue;
+  const isThere = await Promise.all(PROGRAMS.map(({ name }) => probes.hasProgram(name)));
+  for (const [index, program] of PROGRAMS.entries()) {
+    if (isThere[index]) continue;
     missing.push({
       what: program.name,
       why: program.why,
