@@ -91,27 +91,28 @@ export function trafficIndex(counter: TrafficCounter): number {
  * integers exactly up to 2^53 and are written whole; each thread has its own, so there are no atomics.
  */
 export class Counters {
-  readonly #values: Float64Array;
-  readonly #start: number;
+  /** This thread's. */
+  readonly #own: Float64Array;
+  /** Those of all threads. */
+  readonly #all: Float64Array;
 
   /**
    * @param memory - From {@link makeCounterMemory}.
    * @param thread - Which thread's counters this object changes.
    */
   constructor(memory: SharedArrayBuffer = makeCounterMemory(1), thread = 0) {
-    this.#values = new Float64Array(memory);
-    this.#start = thread * STRIDE;
+    this.#all = new Float64Array(memory);
+    this.#own = this.#all.subarray(thread * STRIDE, (thread + 1) * STRIDE);
   }
 
   /** Adds to the counter with {@link trafficIndex} `index`. */
   add(index: number, amount: number): void {
-    const at = this.#start + index;
-    this.#values[at] = (this.#values[at] ?? 0) + amount;
+    this.#own[index] = (this.#own[index] ?? 0) + amount;
   }
 
   /** Sets a counter that is counted elsewhere. */
   set(index: number, value: number): void {
-    this.#values[this.#start + index] = value;
+    this.#own[index] = value;
   }
 
   /** Counts one drop with {@link dropIndex} `index`. */
@@ -137,17 +138,17 @@ export class Counters {
   /** One traffic counter, thread by thread. */
   byThread(counter: TrafficCounter): readonly number[] {
     const rows: number[] = [];
-    for (let at = trafficIndex(counter); at < this.#values.length; at += STRIDE) {
-      rows.push(this.#values[at] ?? 0);
+    for (let at = trafficIndex(counter); at < this.#all.length; at += STRIDE) {
+      rows.push(this.#all[at] ?? 0);
     }
     return rows;
   }
 
   #sums<Name extends string>(names: readonly Name[], offset: number): Record<Name, number> {
     const sums = Object.fromEntries(names.map((name) => [name, 0])) as Record<Name, number>;
-    for (let row = 0; row < this.#values.length; row += STRIDE) {
+    for (let row = 0; row < this.#all.length; row += STRIDE) {
       for (const [index, name] of names.entries()) {
-        sums[name] += this.#values[row + offset + index] ?? 0;
+        sums[name] += this.#all[row + offset + index] ?? 0;
       }
     }
     return sums;

@@ -36,22 +36,24 @@ export function peerCounterIndex(counter: PeerCounter): number {
  * {@link file://./counters.ts}. The control thread gives out the slots.
  */
 export class PeerCounters {
-  readonly #values: Float64Array;
-  readonly #start: number;
+  /** This thread's. */
+  readonly #own: Float64Array;
+  /** Those of all threads. */
+  readonly #all: Float64Array;
 
   /**
    * @param memory - From {@link makePeerCounterMemory}.
    * @param thread - Which thread's counters this object changes.
    */
   constructor(memory: SharedArrayBuffer = makePeerCounterMemory(1), thread = 0) {
-    this.#values = new Float64Array(memory);
-    this.#start = thread * STRIDE;
+    this.#all = new Float64Array(memory);
+    this.#own = this.#all.subarray(thread * STRIDE, (thread + 1) * STRIDE);
   }
 
   /** Adds to the counter with {@link peerCounterIndex} `index` of the peer in `slot`. */
   add(slot: number, index: number, amount: number): void {
-    const at = this.#start + slot * PEER_COUNTERS.length + index;
-    this.#values[at] = (this.#values[at] ?? 0) + amount;
+    const at = slot * PEER_COUNTERS.length + index;
+    this.#own[at] = (this.#own[at] ?? 0) + amount;
   }
 
   /** All counters of the peer in `slot`, by name, of all threads together. */
@@ -59,7 +61,7 @@ export class PeerCounters {
     const sums = Object.fromEntries(PEER_COUNTERS.map((name) => [name, 0]));
     for (const at of this.#places(slot)) {
       for (const [index, name] of PEER_COUNTERS.entries()) {
-        sums[name] = (sums[name] ?? 0) + (this.#values[at + index] ?? 0);
+        sums[name] = (sums[name] ?? 0) + (this.#all[at + index] ?? 0);
       }
     }
     return sums as Record<PeerCounter, number>;
@@ -67,12 +69,12 @@ export class PeerCounters {
 
   /** Makes the counters of `slot` zero. For the control thread, while no peer has the slot. */
   clear(slot: number): void {
-    for (const at of this.#places(slot)) this.#values.fill(0, at, at + PEER_COUNTERS.length);
+    for (const at of this.#places(slot)) this.#all.fill(0, at, at + PEER_COUNTERS.length);
   }
 
   /** Where each thread has `slot`. */
   *#places(slot: number): Generator<number> {
     const first = slot * PEER_COUNTERS.length;
-    for (let at = first; at < this.#values.length; at += STRIDE) yield at;
+    for (let at = first; at < this.#all.length; at += STRIDE) yield at;
   }
 }
