@@ -15,7 +15,7 @@ import { type Row, row } from './rows.ts';
 import { agents, plainTasks } from './weft.ts';
 
 /** An agent is at rest when it has had nothing to do for so long. */
-const REST_SECONDS = 5;
+const REST_SECONDS = 15;
 /** A first load, after which buffers have their size. */
 const WARM_UP_SECONDS = 5;
 /** A load after which short connections have used every page of the flow table: what grows then, leaks. */

@@ -10,6 +10,7 @@ import { EAGAIN, errno, readAt } from '../io/linux/ffi.ts';
 import { mapFile, releaseMapped } from '../io/linux/mapped-file.ts';
 import { VNET_HEADER_BYTES } from '../io/linux/tap.ts';
 import { VxlanReceiver } from '../io/linux/vxlan-socket.ts';
+import { collectIfDue, RestingHeap } from '../io/resting-heap.ts';
 import { type FlowSharing, flowTableBytes } from '../routing-mesh/flow-table.ts';
 import { Mesh } from '../routing-mesh/mesh.ts';
 import { CaptureTaps, CROSSING_PORT_IN } from './capture-taps.ts';
@@ -46,6 +47,8 @@ const HEADROOM_BYTES = 34;
 const FRAME_ALIGNMENT = 64;
 /** How long the loop sleeps at most: flows expire at this pace. */
 const IDLE_MS = 1_000;
+/** Events of a second in which the loop is at rest: probes of paths, and commands. */
+const REST_EVENTS_MAX = 20;
 /** Flow table entries that one pass of expiry looks at. */
 const SWEEP_ENTRIES = 32_768;
 /** Reads of one descriptor before the others have their turn. */
@@ -98,6 +101,9 @@ export class PacketLoop {
   readonly #scratch: number;
   #underlayBurst = 1;
   #nextSweepMs = 0;
+  readonly #heap = new RestingHeap();
+  /** Since the last sweep. */
+  #events = 0;
   #running = true;
   #isServing = false;
 
@@ -208,6 +214,7 @@ export class PacketLoop {
       const ready = this.#epoll.wait(IDLE_MS);
       const nowMs = Date.now();
       this.#counters.add(WAKEUPS, 1);
+      this.#events += ready;
       for (let index = 0; index < ready; index += 1) this.#serve(this.#epoll.token(index), nowMs);
       if (nowMs >= this.#nextSweepMs) this.#sweep(nowMs);
     }
@@ -374,6 +381,9 @@ export class PacketLoop {
     if (this.#place.index === 0) this.#mesh.sweep(SWEEP_ENTRIES, nowMs);
     this.#counters.set(EVICTED, this.#mesh.evictions);
     this.#secure.sweep();
+    // Packets make no garbage, but commands do.
+    if (this.#events <= REST_EVENTS_MAX) collectIfDue(this.#heap, 0);
+    this.#events = 0;
   }
 
   #post(event: DataPlaneEvent): void {

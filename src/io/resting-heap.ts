@@ -4,7 +4,7 @@ import { getHeapStatistics, setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { mallocTrim } from './linux/ffi.ts';
 
-/** How often a thread is looked at. */
+/** How often the control thread is looked at. */
 const LOOK_MS = 2_000;
 /** A thread is at rest when it worked for less than this share of the time since the last look. */
 const BUSY_SHARE_MAX = 0.1;
@@ -12,14 +12,19 @@ const BUSY_SHARE_MAX = 0.1;
 const GROWTH_BYTES_MIN = 3_000_000;
 /** … and by this share of what the last collection left. */
 const GROWTH_SHARE_MIN = 0.1;
+/** Looks at rest after a collection, until the next one. */
+const LOOKS_BETWEEN = 3;
 
 /**
  * When to collect a heap's garbage. V8 collects when a heap wants to grow, so the garbage of a start, or
- * of a burst of work, stays resident for as long as the thread has nothing more to do.
+ * of a burst of work, stays resident for as long as the thread has nothing more to do. A second
+ * collection follows the first one: threads that have ended by then leave memory that V8 keeps for others.
  */
 export class RestingHeap {
   /** What the last collection left, in bytes. */
   #leftBytes = 0;
+  /** Looks until the second collection; 0 if none is due. */
+  #looksLeft = 0;
 
   /**
    * Whether to collect now.
@@ -27,10 +32,16 @@ export class RestingHeap {
    * @param busyShare - Of the time since the last look, from 0 to 1.
    * @param heapBytes - What the heap takes of memory, garbage and unused pages included.
    */
-  isWorthCollecting(busyShare: number, heapBytes: number): boolean {
+  look(busyShare: number, heapBytes: number): boolean {
     if (busyShare >= BUSY_SHARE_MAX) return false;
     const growth = heapBytes - this.#leftBytes;
-    return growth >= Math.max(GROWTH_BYTES_MIN, this.#leftBytes * GROWTH_SHARE_MIN);
+    if (growth >= Math.max(GROWTH_BYTES_MIN, this.#leftBytes * GROWTH_SHARE_MIN)) {
+      this.#looksLeft = LOOKS_BETWEEN;
+      return true;
+    }
+    if (this.#looksLeft === 0) return false;
+    this.#looksLeft -= 1;
+    return this.#looksLeft === 0;
   }
 
   /** @param heapBytes - What the heap takes of memory after a collection. */
@@ -51,12 +62,22 @@ export function collectAtRest(): void {
     const now = performance.eventLoopUtilization();
     const { utilization } = performance.eventLoopUtilization(now, before);
     before = now;
-    if (!heap.isWorthCollecting(utilization, heapBytes())) return;
-    flushCompileCache();
-    collectGarbage();
-    heap.collected(heapBytes());
+    if (collectIfDue(heap, utilization)) flushCompileCache();
   };
   setInterval(look, LOOK_MS).unref();
+}
+
+/**
+ * Looks at the calling thread's heap, and collects its garbage if that is due.
+ *
+ * @param busyShare - As for {@link RestingHeap.look}.
+ * @returns whether it collected
+ */
+export function collectIfDue(heap: RestingHeap, busyShare: number): boolean {
+  if (!heap.look(busyShare, heapBytes())) return false;
+  collectGarbage();
+  heap.collected(heapBytes());
+  return true;
 }
 
 /** Collects all garbage of the calling thread and gives the memory back. It stands still for that long. */

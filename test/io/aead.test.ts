@@ -12,7 +12,7 @@ const PLAINTEXT_BYTES_MAX = 65_511;
 
 const arena = new Arena(256 * 1024);
 const RECORD = arena.allocate(PLAINTEXT_BYTES_MAX + 24);
-const providers = aeadProviders(arena);
+const providers = [...aeadProviders(arena)];
 
 /** What a record must be, by a library that is not under test. */
 function oracle(counter: bigint, plaintext: Uint8Array): Uint8Array {

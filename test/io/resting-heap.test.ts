@@ -17,8 +17,20 @@ test('a heap is collected when its thread rests and the heap has grown enough', 
   ]) {
     const watched = new RestingHeap();
     watched.collected(left);
-    t.equal(watched.isWorthCollecting(busyShare, heap), expected, why);
+    t.equal(watched.look(busyShare, heap), expected, why);
   }
+  t.end();
+});
+
+test('a second collection follows at rest, and no third one', (t) => {
+  const heap = new RestingHeap();
+  const looks = [0, 0, 0.5, 0, 0, 0, 0].map((busyShare) => {
+    const isDue = heap.look(busyShare, 20 * MB);
+    if (isDue) heap.collected(20 * MB);
+    return isDue;
+  });
+  t.same(looks, [true, false, false, false, true, false, false], 'a look at work does not count');
+  t.equal(heap.look(0, 25 * MB), true, 'until the heap grows again');
   t.end();
 });
 

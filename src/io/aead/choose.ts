@@ -14,16 +14,15 @@ const SEALED =
 const RECORD_BYTES = RECORD_COUNTER_BYTES + PLAINTEXT.length + RECORD_TAG_BYTES;
 
 /**
- * The providers, best first: OpenSSL as Node's binary has it, as the system has it, and JavaScript.
- *
- * @returns those that can be had here
+ * The providers that can be had here, best first: OpenSSL as Node's binary has it, as the system has it, and
+ * JavaScript. One is loaded when the one before it will not do.
  */
-export function aeadProviders(arena: Arena): AeadProvider[] {
-  return [
-    EvpAead.load(null, "OpenSSL of Node's binary", arena),
-    EvpAead.load('libcrypto.so.3', 'libcrypto.so.3', arena),
-    new NobleAead(arena),
-  ].filter((provider) => provider !== undefined);
+export function* aeadProviders(arena: Arena): Generator<AeadProvider, void> {
+  const own = EvpAead.load(null, "OpenSSL of Node's binary", arena);
+  if (own !== undefined) yield own;
+  const system = EvpAead.load('libcrypto.so.3', 'libcrypto.so.3', arena);
+  if (system !== undefined) yield system;
+  yield new NobleAead(arena);
 }
 
 /**
@@ -32,11 +31,15 @@ export function aeadProviders(arena: Arena): AeadProvider[] {
  *
  * @throws {Error} if none does: nothing may be sent then
  */
-export function chooseAead(providers: readonly AeadProvider[], arena: Arena): AeadProvider {
+export function chooseAead(providers: Iterable<AeadProvider>, arena: Arena): AeadProvider {
   const offset = arena.allocate(RECORD_BYTES);
-  for (const provider of providers) if (isSound(provider, arena, offset)) return provider;
-  const names = providers.map((provider) => provider.name).join(', ');
-  throw new Error(`Cannot encrypt: none of ${names || 'no providers'} passes its self-test`);
+  const unfit: string[] = [];
+  for (const provider of providers) {
+    if (isSound(provider, arena, offset)) return provider;
+    unfit.push(provider.name);
+  }
+  const names = unfit.join(', ') || 'no providers';
+  throw new Error(`Cannot encrypt: none of ${names} passes its self-test`);
 }
 
 function isSound(provider: AeadProvider, arena: Arena, offset: number): boolean {
