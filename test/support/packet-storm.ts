@@ -24,8 +24,14 @@ export type Storm = { readonly seed: number; readonly count: number } & (
   | { readonly kind: 'gossip'; readonly to: string }
   | { readonly kind: 'tcp'; readonly to: string; readonly ports: readonly number[] }
   | { readonly kind: 'frames'; readonly device: string; readonly addresses: HostileAddresses }
-  /** The same small datagram, as fast as it goes. Says when it begins. */
-  | { readonly kind: 'flood'; readonly device: string; readonly from: string; readonly to: string }
+  /** The same small datagram, as fast as it goes or so often in a millisecond. Says when it begins. */
+  | {
+      readonly kind: 'flood';
+      readonly device: string;
+      readonly from: string;
+      readonly to: string;
+      readonly perMs?: number;
+    }
 );
 
 /** Datagrams between two pauses: a receiver that is busy must have room for them. */
@@ -156,15 +162,17 @@ function openPacketSocket(device: string, withOffload: boolean): number {
   return fd;
 }
 
-function flood(device: string, from: string, to: string, count: number): number {
+function flood({ device, from, to, count, perMs }: Extract<Storm, { kind: 'flood' }>): number {
   const fd = openPacketSocket(device, false);
   const payload = new Uint8Array(22); // with its headers, 64 bytes
   const spec = { from: `${from}:9`, to: `${to}:9`, protocol: PROTO_UDP, payload };
   const bytes = ethernetFrame(spec);
   console.log('flooding');
   let sent = 0;
+  const never = new Int32Array(new SharedArrayBuffer(4));
   for (let index = 0; index < count; index += 1) {
     if (writeBuffer(fd, bytes, bytes.length) >= 0) sent += 1;
+    if (perMs !== undefined && index % perMs === 0) Atomics.wait(never, 0, 0, 1);
   }
   return sent;
 }
@@ -206,7 +214,7 @@ async function perform(storm: Storm): Promise<number> {
     case 'tcp':
       return await streams(storm.to, storm.ports, storm.count, random);
     case 'flood':
-      return flood(storm.device, storm.from, storm.to, storm.count);
+      return flood(storm);
     case 'frames':
       return frames(storm.device, storm.count, hostileFrames(storm.addresses, random), random);
   }
