@@ -57,12 +57,20 @@ async function setUp(lab: Lab): Promise<TestClient> {
   return await TestClient.start(lab, netnsOf(lab, ASKER));
 }
 
+interface Flood {
+  readonly target: string;
+  /** Datagrams in a millisecond; absent: as many as go. */
+  readonly perMs?: number;
+  /** Who is asked meanwhile; absent: both. */
+  readonly servers?: readonly string[];
+}
+
 /** What a well-behaved task gets done while another one floods `target`. */
 async function underFlood(
   t: Test,
   lab: Lab,
   asker: TestClient,
-  { target, perMs }: { readonly target: string; readonly perMs?: number },
+  { target, perMs, servers = [LOCAL_SERVER, REMOTE_SERVER] }: Flood,
 ): Promise<void> {
   const storm: Storm = {
     ...{ kind: 'flood', seed: 1, count: Number.MAX_SAFE_INTEGER },
@@ -72,7 +80,6 @@ async function underFlood(
   const command = [process.execPath, script, JSON.stringify(storm)];
   const flooder = lab.spawn(netnsOf(lab, FLOODER), command);
   await new Lines(flooder).until(/^flooding$/);
-  const servers = [LOCAL_SERVER, REMOTE_SERVER];
   for (const server of servers) await asker.beat(server, server, UDP_PORT);
   const before = performance.now();
   const urls = servers.map((server) => `http://${server}:${HTTP_PORT}`);
@@ -102,6 +109,7 @@ test('a flood by one task', {
   const asker = await setUp(lab);
   for (const [name, flood] of [
     ['to another node', { target: REMOTE_SINK, perMs: REMOTE_PER_MS }],
+    ['to another node, all that goes', { target: REMOTE_SINK, servers: [LOCAL_SERVER] }],
     ['to a task beside it', { target: LOCAL_SERVER }],
     ['to the server that others ask', { target: REMOTE_SERVER, perMs: REMOTE_PER_MS }],
     ['to nobody', { target: NOBODY }],
