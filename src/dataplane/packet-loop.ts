@@ -36,7 +36,7 @@ import { ANSWER_BYTES_MAX, Switch } from './switch.ts';
 import { type PortListener, Tables } from './tables.ts';
 
 /** Everything in the arena, with room to spare. */
-const ARENA_BYTES = 1280 * 1024;
+const ARENA_BYTES = 1792 * 1024;
 /** The largest frame of a TAP: virtio-net header, Ethernet with a VLAN tag, 64 KiB of IP. */
 const READ_BYTES = VNET_HEADER_BYTES + 18 + 65_535;
 /** Bytes of frames that wait in the queues of {@link Egress}: one superframe, or many small frames. */
@@ -244,7 +244,8 @@ export class PacketLoop {
   }
 
   #serveUnderlay(nowMs: number): void {
-    for (let turn = 0; turn < this.#underlayBurst; turn += 1) {
+    // What a call has brought is in the arena: epoll would not tell of it again.
+    for (let turn = 0; turn < this.#underlayBurst || this.#receiver.hasMore; turn += 1) {
       if (this.#ingress.receive(nowMs)) continue;
       this.#underlayBurst = Math.max(1, this.#underlayBurst >> 1);
       return;

@@ -19,7 +19,7 @@ function destination(address: Ip, port: number): Destination {
 
 /** A queue whose socket is on the loopback, and receivers there. */
 function makeQueue(t: Test, address: Ip = LOOPBACK) {
-  const arena = new Arena(1024 * 1024);
+  const arena = new Arena(3 * 1024 * 1024);
   const failures: number[] = [];
   const fd = openUdp(address, 0);
   const isIpv6 = typeof address === 'string';
@@ -57,7 +57,8 @@ function makeQueue(t: Test, address: Ip = LOOPBACK) {
     return got;
   }
   const [first, second] = targets as [Destination, Destination];
-  return { arena, queue, at, first, second, receive, failures };
+  const [receiver] = receivers as [VxlanReceiver, VxlanReceiver];
+  return { arena, queue, at, first, second, receiver, receive, failures };
 }
 
 test('datagrams of one size to one destination leave in one send', (t) => {
@@ -113,6 +114,35 @@ test('a run ends where the kernel’s limits are', (t) => {
     'two of them fit one send',
   );
   t.equal(queue.sends, 2);
+  t.end();
+});
+
+test('small messages that cannot be joined are received several at a time', (t) => {
+  const { queue, at, first, receiver, receive } = makeQueue(t);
+  const sizes = Array.from({ length: 30 }, (_, index) => 100 + index * 10); // none joins another
+  for (const [index, size] of sizes.entries()) queue.add(first, at + index, size);
+  queue.flush();
+  const seen: boolean[] = [];
+  const got: [number, number][] = [];
+  for (const _ of sizes) {
+    got.push(...receive(0, 1));
+    seen.push(receiver.hasMore);
+  }
+  t.same(
+    got,
+    sizes.map((size, index) => [index, size]),
+    'each with its own length, in order',
+  );
+  t.ok(seen.filter(Boolean).length >= 20, 'most came with another one');
+  t.notOk(receiver.hasMore);
+  t.equal(receiver.receive(), -1, 'and then there is nothing');
+  queue.add(first, at, 30_000);
+  queue.add(first, at, 30_000);
+  queue.flush();
+  t.same(receive(0, 2), [
+    [0, 30_000],
+    [0, 30_000],
+  ]);
   t.end();
 });
 

@@ -105,6 +105,12 @@ export const sendmsg: Syscall<[fd: number, message: number, flags: number]> = de
 /** sendmmsg(2); `messages` is the address of an array of mmsghdr. */
 export const sendmmsg: Syscall<[fd: number, messages: number, count: number, flags: number]> =
   declare('int sendmmsg(int fd, uintptr_t messages, unsigned int count, int flags)');
+/** recvmmsg(2) without a timeout; `messages` is the address of an array of mmsghdr. */
+export const recvmmsg: Syscall<
+  [fd: number, messages: number, count: number, flags: number, timeout: 0]
+> = declare(
+  'int recvmmsg(int fd, uintptr_t messages, unsigned int count, int flags, uintptr_t timeout)',
+);
 /** recvmsg(2); `message` is the address of a msghdr. */
 export const recvmsg: Syscall<[fd: number, message: number, flags: number]> = declare(
   'int64_t recvmsg(int fd, uintptr_t message, int flags)',

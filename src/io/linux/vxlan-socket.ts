@@ -1,16 +1,17 @@
 import { AddressWords } from '../../core/address-words.ts';
 import { type Ip, isIpv6 } from '../../core/ip.ts';
-import type { Arena } from './arena.ts';
+import { type Arena, IOVEC_BYTES } from './arena.ts';
 import {
   DatagramQueue,
   type Destination,
   type SendFailure,
   type SendReport,
 } from './datagram-queue.ts';
-import { check, close, recvmsg, setsockopt } from './ffi.ts';
+import { check, close, recvmmsg, setsockopt } from './ffi.ts';
 import { openSender } from './shared-port.ts';
 import {
   CMSGHDR_BYTES,
+  MMSGHDR_BYTES,
   MSG_CONTROL,
   MSG_CONTROL_LENGTH,
   MSG_IOV,
@@ -25,13 +26,22 @@ import {
 } from './udp-socket.ts';
 
 const RECEIVE_BYTES = 65_536;
-const CONTROL_BYTES = 64;
+/** Messages that one call brings at most, when the last one was no larger than this. */
+const BATCH = 8;
+const SMALL_BYTES = 2048;
+/** Distances between the parts of the messages of a batch. */
+const BUFFER_STRIDE = RECEIVE_BYTES + 64;
+const NAME_STRIDE = 32;
+const CONTROL_STRIDE = 64;
 
-/** The socket on which VXLAN arrives: one receive brings many datagrams of one flow (`UDP_GRO`). */
+/**
+ * The socket on which VXLAN arrives. A message brings many datagrams of one flow (`UDP_GRO`). While messages
+ * are small, as those that the kernel could not join, one call brings several of them (`recvmmsg`).
+ */
 export class VxlanReceiver {
   readonly fd: number;
-  /** Where received bytes are, in the arena. */
-  readonly buffer: number;
+  /** Where the bytes of the last {@link VxlanReceiver.receive} are, in the arena. */
+  buffer: number;
   /** The sender of the last {@link VxlanReceiver.receive}. */
   readonly source: AddressWords = new AddressWords();
   sourcePort = 0;
@@ -39,9 +49,14 @@ export class VxlanReceiver {
   segmentBytes = 0;
   readonly #arena: Arena;
   readonly #isIpv6: boolean;
-  readonly #message: number;
-  readonly #name: number;
-  readonly #control: number;
+  readonly #messages: number;
+  readonly #names: number;
+  readonly #controls: number;
+  readonly #buffers: number;
+  /** Messages of the last call, and how many of them have been handed out. */
+  #count = 0;
+  #next = 0;
+  #isSmall = false;
 
   /**
    * @param fd - A bound UDP socket; it stays the caller's.
@@ -53,40 +68,67 @@ export class VxlanReceiver {
     this.#isIpv6 = isIpv6;
     this.fd = fd;
     check(setsockopt(this.fd, SOL_UDP, UDP_GRO, ON, 4), 'setsockopt', 'turn UDP_GRO on');
-    this.buffer = arena.allocate(RECEIVE_BYTES + 64) + 2; // inner IP headers start on 4 bytes
-    this.#name = arena.allocate(SOCKADDR_IN6_BYTES);
-    this.#control = arena.allocate(CONTROL_BYTES);
-    this.#message = arena.allocate(MSGHDR_BYTES);
-    const vector = arena.allocate(16);
-    arena.setIovec(vector, this.buffer, RECEIVE_BYTES);
-    arena.setPointer(this.#message, this.#name);
-    arena.setPointer(this.#message + MSG_IOV, vector);
-    arena.setSize(this.#message + MSG_IOV_COUNT, 1);
-    arena.setPointer(this.#message + MSG_CONTROL, this.#control);
+    this.#buffers = arena.allocate(BUFFER_STRIDE * BATCH) + 2; // inner IP headers start on 4 bytes
+    this.#names = arena.allocate(NAME_STRIDE * BATCH);
+    this.#controls = arena.allocate(CONTROL_STRIDE * BATCH);
+    this.#messages = arena.allocate(MMSGHDR_BYTES * BATCH);
+    const vectors = arena.allocate(IOVEC_BYTES * BATCH);
+    this.buffer = this.#buffers;
+    for (let index = 0; index < BATCH; index += 1) {
+      const message = this.#messages + index * MMSGHDR_BYTES;
+      const vector = vectors + index * IOVEC_BYTES;
+      arena.setIovec(vector, this.#buffers + index * BUFFER_STRIDE, RECEIVE_BYTES);
+      arena.setPointer(message, this.#names + index * NAME_STRIDE);
+      arena.setPointer(message + MSG_IOV, vector);
+      arena.setSize(message + MSG_IOV_COUNT, 1);
+      arena.setPointer(message + MSG_CONTROL, this.#controls + index * CONTROL_STRIDE);
+    }
+  }
+
+  /** Whether messages of the last call wait in the arena: their socket may be empty by now. */
+  get hasMore(): boolean {
+    return this.#next < this.#count;
   }
 
   /** @returns the bytes received, or a negative number when there is nothing to receive */
   receive(): number {
-    const { view, base } = this.#arena;
-    const message = this.#message;
-    view.setUint32(message + MSG_NAME_LENGTH, SOCKADDR_IN6_BYTES, true);
-    this.#arena.setSize(message + MSG_CONTROL_LENGTH, CONTROL_BYTES);
-    const received = recvmsg(this.fd, base + message, 0);
-    if (received < 0) return received;
-    this.#readSource();
+    if (this.hasMore) return this.#take(this.#next++);
+    const wanted = this.#isSmall ? BATCH : 1;
+    for (let index = 0; index < wanted; index += 1) this.#prepare(index);
+    const messages = this.#arena.base + this.#messages;
+    const count = recvmmsg(this.fd, messages, wanted, 0, 0);
+    this.#count = Math.max(0, count);
+    this.#next = 1;
+    return count > 0 ? this.#take(0) : -1;
+  }
+
+  #prepare(index: number): void {
+    const message = this.#messages + index * MMSGHDR_BYTES;
+    this.#arena.view.setUint32(message + MSG_NAME_LENGTH, SOCKADDR_IN6_BYTES, true);
+    this.#arena.setSize(message + MSG_CONTROL_LENGTH, CONTROL_STRIDE);
+  }
+
+  #take(index: number): number {
+    const { view } = this.#arena;
+    const message = this.#messages + index * MMSGHDR_BYTES;
+    const control = this.#controls + index * CONTROL_STRIDE;
+    const received = view.getInt32(message + MSGHDR_BYTES, true);
+    this.buffer = this.#buffers + index * BUFFER_STRIDE;
+    this.#isSmall = received <= SMALL_BYTES;
+    this.#readSource(this.#names + index * NAME_STRIDE);
     const hasSize =
       view.getUint32(message + MSG_CONTROL_LENGTH, true) >= CMSGHDR_BYTES + 4 &&
-      view.getInt32(this.#control + 8, true) === SOL_UDP &&
-      view.getInt32(this.#control + 12, true) === UDP_GRO;
-    this.segmentBytes = hasSize ? view.getInt32(this.#control + CMSGHDR_BYTES, true) : received;
+      view.getInt32(control + 8, true) === SOL_UDP &&
+      view.getInt32(control + 12, true) === UDP_GRO;
+    this.segmentBytes = hasSize ? view.getInt32(control + CMSGHDR_BYTES, true) : received;
     return received;
   }
 
-  #readSource(): void {
+  #readSource(name: number): void {
     const { view } = this.#arena;
-    this.sourcePort = view.getUint16(this.#name + 2);
-    if (this.#isIpv6) this.source.read(view, this.#name + 8, 6);
-    else this.source.read(view, this.#name + 4, 4);
+    this.sourcePort = view.getUint16(name + 2);
+    if (this.#isIpv6) this.source.read(view, name + 8, 6);
+    else this.source.read(view, name + 4, 4);
   }
 }
 
