@@ -16,7 +16,7 @@ const SENDERS = 4;
 
 /** A port with `count` sockets, and senders to it with source ports of all kinds. */
 function makePort(t: Test, address: Ip, count: number) {
-  const arena = new Arena(1024 * 1024);
+  const arena = new Arena(8 * 1024 * 1024);
   const isV6 = isIpv6(address);
   const fds = openSharedPort(address, 0, count);
   const receivers = fds.map((fd) => new VxlanReceiver(arena, fd, isV6));
