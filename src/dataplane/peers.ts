@@ -1,3 +1,4 @@
+import { AddressMap } from '../core/address-map.ts';
 import { AddressWords } from '../core/address-words.ts';
 import { type Ip, isIpv6 } from '../core/ip.ts';
 import type { Destination } from '../io/linux/datagram-queue.ts';
@@ -35,8 +36,6 @@ export class Peer implements Destination {
   /** When the control thread may be asked for a session, or told of a new address, again. */
   nextWantMs = 0;
   nextMoveMs = 0;
-  /** The next one with the same hash. */
-  next: Peer | undefined = undefined;
   readonly #counters: PeerCounters;
 
   /**
@@ -87,7 +86,7 @@ export class PeerPlace implements Destination {
  */
 export class Peers {
   readonly #counters: PeerCounters;
-  readonly #byHash = new Map<number, Peer>();
+  readonly #byAddress = new AddressMap<Peer>();
   readonly #linkMtuBytes: number;
   #known = 0;
 
@@ -108,28 +107,22 @@ export class Peers {
     return this.#known;
   }
 
-  /** All that have an object. */
-  *[Symbol.iterator](): Generator<Peer> {
-    for (const first of this.#byHash.values()) {
-      for (let peer: Peer | undefined = first; peer !== undefined; peer = peer.next) yield peer;
-    }
-  }
-
   /** The peer at `words`. Allocates nothing. */
   find(words: AddressWords): Peer | undefined {
-    let peer = this.#byHash.get(hashOf(words));
-    while (peer !== undefined && !peer.words.equals(words)) peer = peer.next;
-    return peer;
+    return this.#byAddress.find(words);
+  }
+
+  /** All that have an object. */
+  [Symbol.iterator](): Generator<Peer> {
+    return this.#byAddress.values();
   }
 
   /** The peer at `address`, made if there is none. It is no member by that. */
   at(address: Ip): Peer {
-    const found = this.find(AddressWords.of(address));
+    const found = this.#byAddress.get(address);
     if (found !== undefined) return found;
     const peer = new Peer(address, this.#linkMtuBytes, this.#counters);
-    const hash = hashOf(peer.words);
-    peer.next = this.#byHash.get(hash);
-    this.#byHash.set(hash, peer);
+    this.#byAddress.set(address, peer);
     return peer;
   }
 
@@ -149,7 +142,7 @@ export class Peers {
 
   /** Ends the membership of the peer at `address`. Endpoints that name it keep it. */
   remove(address: Ip): void {
-    const peer = this.find(AddressWords.of(address));
+    const peer = this.#byAddress.get(address);
     if (peer?.isKnown !== true) return;
     peer.isKnown = false;
     this.#known -= 1;
@@ -160,23 +153,6 @@ export class Peers {
     const unused = [...this].filter(
       (peer) => !peer.isKnown && !used.has(peer) && peer.sessions === 0,
     );
-    for (const peer of unused) this.#forget(peer);
+    for (const { address } of unused) this.#byAddress.delete(address);
   }
-
-  #forget(peer: Peer): void {
-    const hash = hashOf(peer.words);
-    const first = this.#byHash.get(hash);
-    if (first === peer) {
-      if (peer.next === undefined) this.#byHash.delete(hash);
-      else this.#byHash.set(hash, peer.next);
-      return;
-    }
-    let before = first;
-    while (before !== undefined && before.next !== peer) before = before.next;
-    if (before !== undefined) before.next = peer.next;
-  }
-}
-
-function hashOf(words: AddressWords): number {
-  return words.w0 ^ words.w1 ^ words.w2 ^ words.w3;
 }
