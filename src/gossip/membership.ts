@@ -1,9 +1,11 @@
+import { invariant } from '../core/invariant.ts';
 import type { Awareness } from './awareness.ts';
 import type { BroadcastQueue } from './broadcast-queue.ts';
 import { bytesEqual } from './bytes.ts';
 import type { GossipTuning } from './config.ts';
 import type { MemberChange, Outbox } from './effects.ts';
-import { aliveOf, isLive, type Member, type MemberTable, newMember, viewMember } from './member.ts';
+import { aliveOf, isLive, type Member, newMember, viewMember } from './member.ts';
+import type { MemberTable } from './member-table.ts';
 import { type Accusation, type Alive, encodeMessage, type Rumour } from './messages.ts';
 import type { PeerAddress } from './peer-address.ts';
 import type { PushPullNode } from './push-pull.ts';
@@ -23,6 +25,8 @@ export interface MembershipParts {
   readonly outbox: Outbox;
   /** Sends one rumour directly. */
   readonly tell: (to: PeerAddress, rumour: Rumour) => void;
+  /** Gives one object for all that say the same of a living member; see {@link Sharing}. */
+  readonly share?: ((member: Member) => Member) | undefined;
 }
 
 /**
@@ -33,7 +37,9 @@ export interface MembershipParts {
  */
 export class Membership {
   readonly #parts: MembershipParts;
-  readonly #self: Member;
+  readonly #selfName: string;
+  /** Until when there is nothing new to say of a member. BOUNDED: expires after {@link QUIET_MS}. */
+  readonly #quietUntilMs = new Map<string, number>();
   /** Failed members that were reaped, for reconnects. BOUNDED by `membersMax`: the oldest goes. */
   readonly #failed = new Map<string, Member>();
   #leaving = false;
@@ -41,9 +47,16 @@ export class Membership {
   /** @param self - This node, not yet in the table. */
   constructor(parts: MembershipParts, self: Member) {
     this.#parts = parts;
-    this.#self = self;
-    parts.table.add(self);
+    this.#selfName = self.name;
+    parts.table.put(self);
     this.#broadcast(aliveOf(self));
+  }
+
+  /** This node, as it is known now. */
+  get self(): Member {
+    const self = this.#parts.table.get(this.#selfName);
+    invariant(self !== undefined, 'a node is a member to itself');
+    return self;
   }
 
   get leaving(): boolean {
@@ -72,7 +85,7 @@ export class Membership {
       else if (state === 'left') {
         this.#dead({ kind: 'dead', incarnation, node: name, from: name }, nowMs);
       } else {
-        this.#suspect({ kind: 'suspect', incarnation, node: name, from: this.#self.name }, nowMs);
+        this.#suspect({ kind: 'suspect', incarnation, node: name, from: this.#selfName }, nowMs);
       }
     }
   }
@@ -81,17 +94,17 @@ export class Membership {
   leave(nowMs: number): void {
     if (this.#leaving) return;
     this.#leaving = true;
-    const { name, incarnation } = this.#self;
+    const { name, incarnation } = this.self;
     this.#dead({ kind: 'dead', incarnation, node: name, from: name }, nowMs);
   }
 
   /** Declares suspects dead whose time is over, and forgets the long dead. */
   expire(nowMs: number): void {
     const { tuning, table } = this.#parts;
-    for (const member of [...table.values()]) {
+    for (const member of table.troubled()) {
       if (member.suspicion !== undefined && member.suspicion.deadlineMs <= nowMs) {
         const { name, incarnation } = member;
-        const dead: Accusation = { kind: 'dead', incarnation, node: name, from: this.#self.name };
+        const dead: Accusation = { kind: 'dead', incarnation, node: name, from: this.#selfName };
         this.#dead(dead, nowMs);
       } else if (!isLive(member) && member.stateChangedMs + tuning.gossipToTheDeadMs < nowMs) {
         this.#reap(member);
@@ -100,19 +113,22 @@ export class Membership {
     for (const [name, member] of this.#failed) {
       if (member.stateChangedMs + tuning.reconnectTimeoutMs < nowMs) this.#failed.delete(name);
     }
+    for (const [name, untilMs] of this.#quietUntilMs) {
+      if (untilMs <= nowMs) this.#quietUntilMs.delete(name);
+    }
   }
 
   /** When {@link expire} has something to do next; Infinity if nothing is pending. */
   nextDeadlineMs(): number {
     let deadlineMs = Number.POSITIVE_INFINITY;
-    for (const { suspicion } of this.#parts.table.values()) {
+    for (const { suspicion } of this.#parts.table.troubled()) {
       if (suspicion !== undefined) deadlineMs = Math.min(deadlineMs, suspicion.deadlineMs);
     }
     return deadlineMs;
   }
 
   #alive(rumour: Alive, nowMs: number): void {
-    const isSelf = rumour.node === this.#self.name;
+    const isSelf = rumour.node === this.#selfName;
     if (isSelf && this.#leaving) return;
     if (!versionsValid(rumour.versions)) {
       this.#parts.outbox.count('bad_versions');
@@ -120,7 +136,7 @@ export class Membership {
     }
     const known = this.#parts.table.get(rumour.node);
     if (known === undefined) {
-      this.#welcome(rumour, nowMs);
+      this.#welcome(rumour);
       return;
     }
     const moved = rumour.address !== known.address || rumour.port !== known.port;
@@ -130,18 +146,16 @@ export class Membership {
     } else if (isSelf) {
       this.#heardOfSelf(rumour);
     } else if (rumour.incarnation > known.incarnation || reclaimed) {
-      this.#update(known, rumour, nowMs);
-    } else if (known.state === 'dead' && nowMs >= known.quietUntilMs) {
+      this.#update(known, rumour);
+    } else if (known.state === 'dead' && this.#breakSilence(known.name, nowMs)) {
       // It lives for someone: tell it what is said here, so that it can refute at once.
-      known.quietUntilMs = nowMs + QUIET_MS;
-      const { name, incarnation } = known;
-      const { name: from } = this.#self;
-      this.#parts.tell(rumour, { kind: 'suspect', incarnation, node: name, from });
+      const { name: node, incarnation } = known;
+      this.#parts.tell(rumour, { kind: 'suspect', incarnation, node, from: this.#selfName });
     }
   }
 
   /** A node that was not in the table. */
-  #welcome(rumour: Alive, nowMs: number): void {
+  #welcome(rumour: Alive): void {
     const { table, tuning, outbox } = this.#parts;
     if (rumour.incarnation === 0) return; // no node ever says it; memberlist ignores it too
     if (table.size >= tuning.membersMax && !this.#makeRoom()) {
@@ -149,27 +163,18 @@ export class Membership {
       return;
     }
     const returned = this.#failed.delete(rumour.node);
-    const member = newMember(rumour, nowMs);
-    table.add(member);
+    const member = this.#put(newMember(rumour));
     this.#broadcast(rumour);
     this.#report(returned ? 'returned' : 'joined', member);
   }
 
-  #update(member: Member, rumour: Alive, nowMs: number): void {
-    const { state, address, port, meta } = member;
+  #update(before: Member, rumour: Alive): void {
+    const { state, address, port, meta } = before;
     const updated =
       address !== rumour.address || port !== rumour.port || !bytesEqual(meta, rumour.meta);
     this.#broadcast(rumour);
-    member.incarnation = rumour.incarnation;
-    member.address = rumour.address;
-    member.port = rumour.port;
-    member.meta = rumour.meta;
-    if (rumour.versions.length > 0) member.versions = rumour.versions;
-    member.suspicion = undefined;
-    if (state !== 'alive') {
-      member.state = 'alive';
-      member.stateChangedMs = nowMs;
-    }
+    const versions = rumour.versions.length > 0 ? rumour.versions : before.versions;
+    const member = this.#put(newMember({ ...rumour, versions }));
     if (state === 'dead') this.#report('returned', member);
     else if (state === 'left') this.#report('joined', member);
     else if (state === 'suspect') this.#report('refuted', member);
@@ -178,7 +183,7 @@ export class Membership {
 
   /** Others may hold an older life of this node, which looks newer: outbid it. */
   #heardOfSelf(rumour: Alive): void {
-    const self = this.#self;
+    const { self } = this;
     const same =
       rumour.incarnation === self.incarnation &&
       bytesEqual(rumour.meta, self.meta) &&
@@ -195,16 +200,15 @@ export class Membership {
       return;
     }
     if (member.state !== 'alive') return;
-    if (member === this.#self) {
+    if (member.name === this.#selfName) {
       this.#refute(rumour.incarnation);
       return;
     }
     this.#broadcast(rumour);
-    member.incarnation = rumour.incarnation;
-    member.state = 'suspect';
-    member.stateChangedMs = nowMs;
-    member.suspicion = this.#newSuspicion(rumour.from, nowMs);
-    this.#report('suspected', member);
+    const { incarnation, from } = rumour;
+    const suspicion = this.#newSuspicion(from, nowMs);
+    const suspect = { ...member, incarnation, suspicion, stateChangedMs: nowMs };
+    this.#report('suspected', this.#put({ ...suspect, state: 'suspect' }));
   }
 
   #newSuspicion(from: string, nowMs: number): Suspicion {
@@ -223,26 +227,32 @@ export class Membership {
     const member = this.#parts.table.get(rumour.node);
     if (member === undefined || rumour.incarnation < member.incarnation) return;
     if (!isLive(member)) return;
-    if (member === this.#self && !this.#leaving) {
+    const isSelf = member.name === this.#selfName;
+    if (isSelf && !this.#leaving) {
       this.#refute(rumour.incarnation);
       return;
     }
     this.#broadcast(rumour);
-    member.incarnation = rumour.incarnation;
-    member.state = rumour.node === rumour.from ? 'left' : 'dead';
-    member.stateChangedMs = nowMs;
-    member.suspicion = undefined;
-    if (member !== this.#self) {
-      this.#report(member.state === 'left' ? 'left' : 'failed', member);
-    }
+    const { incarnation, node, from } = rumour;
+    const state = node === from ? 'left' : 'dead';
+    const gone = { ...member, incarnation, state, stateChangedMs: nowMs } as const;
+    this.#put({ ...gone, suspicion: undefined });
+    if (!isSelf) this.#report(state === 'left' ? 'left' : 'failed', gone);
+  }
+
+  #put(member: Member): Member {
+    const { table, share } = this.#parts;
+    const kept = member.state === 'alive' && share !== undefined ? share(member) : member;
+    table.put(kept);
+    return kept;
   }
 
   /** Says that this node lives, at an incarnation above the accusation's. */
   #refute(accused: number): void {
-    const self = this.#self;
-    self.incarnation = Math.min(INCARNATION_MAX, Math.max(self.incarnation, accused) + 1);
+    const { self } = this;
+    const incarnation = Math.min(INCARNATION_MAX, Math.max(self.incarnation, accused) + 1);
     this.#parts.awareness.apply(1);
-    this.#broadcast(aliveOf(self));
+    this.#broadcast(aliveOf(this.#put({ ...self, incarnation })));
   }
 
   #mayReclaim(member: Member, nowMs: number): boolean {
@@ -254,8 +264,7 @@ export class Membership {
 
   #conflict(member: Member, claimed: PeerAddress, nowMs: number): void {
     this.#parts.outbox.count('name_conflict');
-    if (nowMs < member.quietUntilMs) return;
-    member.quietUntilMs = nowMs + QUIET_MS;
+    if (!this.#breakSilence(member.name, nowMs)) return;
     const { address, port } = claimed;
     this.#parts.outbox.event({
       kind: 'conflict',
@@ -264,11 +273,18 @@ export class Membership {
     });
   }
 
+  /** @returns whether something may be said of `name` again; then there is silence for a while */
+  #breakSilence(name: string, nowMs: number): boolean {
+    if (nowMs < (this.#quietUntilMs.get(name) ?? 0)) return false;
+    this.#quietUntilMs.set(name, nowMs + QUIET_MS);
+    return true;
+  }
+
   /** Reaps the member that has been dead longest. */
   #makeRoom(): boolean {
     let oldest: Member | undefined;
-    for (const member of this.#parts.table.values()) {
-      if (isLive(member) || member === this.#self) continue;
+    for (const member of this.#parts.table.troubled()) {
+      if (isLive(member) || member.name === this.#selfName) continue;
       if (oldest === undefined || member.stateChangedMs < oldest.stateChangedMs) oldest = member;
     }
     if (oldest !== undefined) this.#reap(oldest);
@@ -277,7 +293,7 @@ export class Membership {
 
   /** The dead leave the table, as in memberlist; the failed are remembered apart, as in serf. */
   #reap(member: Member): void {
-    if (member === this.#self) return;
+    if (member.name === this.#selfName) return;
     this.#parts.table.delete(member.name);
     if (member.state !== 'dead') return;
     this.#failed.set(member.name, member);

@@ -1,7 +1,7 @@
 import type { BroadcastQueue } from './broadcast-queue.ts';
 import { type GossipTuning, retransmitLimit } from './config.ts';
 import type { Outbox } from './effects.ts';
-import type { MemberTable } from './member.ts';
+import type { MemberTable } from './member-table.ts';
 import { encodeMessage, type Message } from './messages.ts';
 import {
   COMPOUND_ENTRY_BYTES,

@@ -1,6 +1,7 @@
 import type { Awareness } from './awareness.ts';
 import type { GossipTuning } from './config.ts';
-import type { Member, MemberTable } from './member.ts';
+import type { Member } from './member.ts';
+import type { MemberTable } from './member-table.ts';
 import type { Ack, IndirectPing, Message, Nack, Ping, PingSource } from './messages.ts';
 import type { PeerAddress } from './peer-address.ts';
 

@@ -3,14 +3,8 @@ import { Awareness } from './awareness.ts';
 import { BroadcastQueue } from './broadcast-queue.ts';
 import { type GossipTuning, scaledPushPullMs } from './config.ts';
 import type { Outbox, PushPullEffect } from './effects.ts';
-import {
-  isLive,
-  type Member,
-  MemberTable,
-  type MemberView,
-  newMember,
-  viewMember,
-} from './member.ts';
+import { isLive, type Member, type MemberView, newMember, viewMember } from './member.ts';
+import { MemberTable } from './member-table.ts';
 import { Membership } from './membership.ts';
 import { encodeMessage, type Message, type Rumour } from './messages.ts';
 import { PacketSender } from './packet-sender.ts';
@@ -38,6 +32,8 @@ export interface SwimParts {
   readonly userQueue: BroadcastQueue;
   /** Encodes a push/pull to start, user state included. */
   readonly encodeState: (join: boolean) => Uint8Array;
+  /** See {@link Sharing}. */
+  readonly share?: ((member: Member) => Member) | undefined;
 }
 
 /**
@@ -48,7 +44,7 @@ export class Swim {
   /** For user messages to single nodes. */
   readonly sender: PacketSender;
   readonly #parts: SwimParts;
-  readonly #self: Member;
+  readonly #self: SelfConfig;
   readonly #table: MemberTable;
   readonly #queue: BroadcastQueue;
   readonly #awareness: Awareness;
@@ -67,7 +63,7 @@ export class Swim {
   constructor(parts: SwimParts, self: SelfConfig, nowMs: number) {
     const { tuning, random } = parts;
     this.#parts = parts;
-    this.#self = newMember({ ...self, node: self.name, incarnation: 1 }, nowMs);
+    this.#self = self;
     this.#table = new MemberTable(random);
     this.#queue = new BroadcastQueue(tuning.queueMax);
     this.#awareness = new Awareness(tuning.awarenessMaxMultiplier);
@@ -75,9 +71,13 @@ export class Swim {
     const shared = { tuning, table: this.#table, awareness: this.#awareness, outbox };
     this.sender = new PacketSender({ ...shared, queues: [this.#queue, userQueue] });
     const tell = (to: PeerAddress, rumour: Rumour): void => this.sender.send(to, '', [rumour]);
-    this.#membership = new Membership({ ...shared, queue: this.#queue, tell }, this.#self);
+    const { share } = parts;
+    this.#membership = new Membership(
+      { ...shared, queue: this.#queue, tell, share },
+      newMember({ ...self, node: self.name, incarnation: 1 }),
+    );
     const firstSequence = Math.floor(random.next() * 0x1_0000_0000);
-    this.#prober = new Prober({ ...shared, self: this.#self, firstSequence });
+    this.#prober = new Prober({ ...shared, self, firstSequence });
     // A random start keeps nodes that were started together from acting together.
     const turn = (intervalMs: number): Periodic => new Periodic(nowMs + random.next() * intervalMs);
     this.#probeTurn = turn(tuning.probeIntervalMs);
@@ -94,8 +94,9 @@ export class Swim {
 
   /** This node first, then all others, reaped failed ones included. */
   members(): MemberView[] {
+    const { self } = this.#membership;
     const others = [...this.#table.values(), ...this.#membership.failed()];
-    return [this.#self, ...others.filter((member) => member !== this.#self)].map(viewMember);
+    return [self, ...others.filter((member) => member !== self)].map(viewMember);
   }
 
   /** Members to tell another node of in a push/pull. */
@@ -195,7 +196,7 @@ export class Swim {
 
   /** Up to `count` other members that `accept` takes, at random. */
   pick(count: number, accept: (member: Member) => boolean): Member[] {
-    return this.#table.pick(count, (member) => member !== this.#self && accept(member));
+    return this.#table.pick(count, (member) => member.name !== this.#self.name && accept(member));
   }
 
   /** Starts a push/pull with `to`. */
@@ -240,28 +241,29 @@ export class Swim {
   #reconnect(): void {
     if (this.#membership.leaving || this.#isAlone()) return; // alone: see the join turn
     const { random } = this.#parts;
-    const dead = [...this.#table.values()].filter(({ state }) => state === 'dead');
+    const dead = [...this.#table.troubled()].filter(({ state }) => state === 'dead');
     const lost = [...dead, ...this.#membership.failed(), ...this.#lostSeeds()];
-    const live = [...this.#table.values()].filter(isLive).length;
-    if (random.next() >= lost.length / live) return;
+    if (random.next() >= lost.length / this.#table.liveCount) return;
     const peer = lost[Math.floor(random.next() * lost.length)];
     if (peer !== undefined) this.exchange(peer, 'join');
   }
 
+  /** Seeds that no live member has the address of. */
   #lostSeeds(): PeerAddress[] {
-    const live = [...this.#table.values()].filter(isLive).map(formatPeer);
-    const known = new Set([...live, formatPeer(this.#self)]);
-    return [...this.#seeds].filter(([peer]) => !known.has(peer)).map(([, seed]) => seed);
+    const lost = new Map(this.#seeds);
+    if (lost.size === 0) return [];
+    for (const member of this.#table.values()) if (isLive(member)) lost.delete(formatPeer(member));
+    return [...lost.values()];
   }
 
   #isAlone(): boolean {
-    if (this.#membership.leaving) return false;
-    return this.pick(1, isLive).length === 0;
+    return !this.#membership.leaving && this.#table.liveCount <= 1;
   }
 
   #finishLeave(nowMs: number): void {
     if (this.#leaveDeadlineMs === undefined) return;
-    const told = !this.#queue.has(this.#self.name) || this.pick(1, isLive).length === 0;
+    // After its own leave, whoever still lives is another one.
+    const told = !this.#queue.has(this.#self.name) || this.#table.liveCount === 0;
     if (!told && nowMs < this.#leaveDeadlineMs) return;
     this.#leaveDeadlineMs = undefined;
     this.#parts.outbox.event({ kind: 'leaveFinished' });

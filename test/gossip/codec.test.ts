@@ -261,7 +261,7 @@ test('decodeMessage() undoes encodeMessage()', (t) => {
 function member(node: string, state: Member['state']): Member {
   const peerOf = { address: '10.0.0.1', port: 7946 };
   const alive = { node, incarnation: 3, meta: hex('0102'), versions: hex('010502020505') };
-  return { ...newMember({ ...alive, ...peerOf }, 0), state };
+  return { ...newMember({ ...alive, ...peerOf }), state };
 }
 
 test('StreamReader reads a push/pull in chunks of any size', (t) => {

@@ -9,7 +9,8 @@ import {
 } from '../../src/gossip/config.ts';
 import { type Effect, Outbox } from '../../src/gossip/effects.ts';
 import { MachineTime } from '../../src/gossip/machine-time.ts';
-import { type Member, MemberTable, newMember } from '../../src/gossip/member.ts';
+import { type Member, newMember } from '../../src/gossip/member.ts';
+import { MemberTable } from '../../src/gossip/member-table.ts';
 import { Membership } from '../../src/gossip/membership.ts';
 import { type Alive, decodeMessage, type Rumour } from '../../src/gossip/messages.ts';
 import type { PeerAddress } from '../../src/gossip/peer-address.ts';
@@ -32,11 +33,11 @@ function setUp(tuning = LAN_TUNING) {
   const awareness = new Awareness(tuning.awarenessMaxMultiplier);
   const outbox = new Outbox();
   const told: [PeerAddress, Rumour][] = [];
-  const self = newMember(alive('self', 1, { address: '10.0.0.1' }), 0);
+  const self = newMember(alive('self', 1, { address: '10.0.0.1' }));
   const tell = (to: PeerAddress, rumour: Rumour): number => told.push([to, rumour]);
   const membership = new Membership({ tuning, table, queue, awareness, outbox, tell }, self);
   queue.take(2_000, 2, 1, 255); // its own birth
-  return { membership, table, queue, awareness, outbox, told, self };
+  return { membership, table, queue, awareness, outbox, told };
 }
 
 /** "suspect 3" as a rumour about `node`. */
@@ -124,15 +125,15 @@ test('this node refutes what is said against it, above the accusation', (t) => {
     ['alive 1', 1], // its own words
     ['suspect 4294967295', 0xffff_ffff],
   ] as const) {
-    const { membership, self, queue, awareness } = setUp();
+    const { membership, queue, awareness } = setUp();
     const same = { address: '10.0.0.1' };
     const isAlive = heard.startsWith('alive');
     membership.apply(
       isAlive ? { ...alive('self', Number(heard.slice(6))), ...same } : rumour(heard, 'self'),
       5,
     );
-    t.equal(self.incarnation, incarnation, heard);
-    t.equal(self.state, 'alive');
+    t.equal(membership.self.incarnation, incarnation, heard);
+    t.equal(membership.self.state, 'alive');
     t.equal(queue.has('self'), incarnation > 1, 'says so to all');
     t.equal(awareness.score, incarnation > 1 ? 1 : 0, 'being accused is a bad sign');
   }
@@ -140,13 +141,13 @@ test('this node refutes what is said against it, above the accusation', (t) => {
 });
 
 test('a leaving node is left, and refutes nothing', (t) => {
-  const { membership, self, queue } = setUp();
+  const { membership, queue } = setUp();
   membership.leave(5);
   const [bytes] = queue.take(2_000, 2, 9, 1);
   t.match(decodeMessage(bytes ?? new Uint8Array()), { kind: 'dead', node: 'self', from: 'self' });
   membership.apply(rumour('suspect 9', 'self'), 6);
   membership.apply({ ...alive('self', 9), address: '10.0.0.1' }, 6);
-  t.equal(`${self.state} ${self.incarnation}`, 'left 1');
+  t.equal(`${membership.self.state} ${membership.self.incarnation}`, 'left 1');
   t.end();
 });
 
@@ -330,9 +331,9 @@ test('BroadcastQueue sends the least sent first, a limited number of times', (t)
 function setUpProber(names: string) {
   const table = new MemberTable(seededRandom(1));
   const awareness = new Awareness(8);
-  const self = newMember(alive('self', 1, { address: '10.0.0.1' }), 0);
-  for (const node of names) table.add(newMember(alive(node, 1), 0));
-  table.add(self);
+  const self = newMember(alive('self', 1, { address: '10.0.0.1' }));
+  for (const node of names) table.put(newMember(alive(node, 1)));
+  table.put(self);
   return {
     prober: new Prober({ tuning: LAN_TUNING, table, awareness, self, firstSequence: 0xffff_ffff }),
     table,
@@ -368,11 +369,11 @@ test('a probe pings, then asks three others and TCP, then accuses', (t) => {
 
 test('a suspect is told so by who probes it; the dead are not probed', (t) => {
   const { prober, table } = setUpProber('ab');
-  table.get('a')!.state = 'suspect';
-  table.get('b')!.state = 'dead';
+  table.put({ ...table.get('a')!, state: 'suspect' });
+  table.put({ ...table.get('b')!, state: 'dead' });
   t.match(prober.begin(0), [{ node: 'a', messages: [{ kind: 'ping' }, { kind: 'suspect' }] }]);
   prober.ack({ kind: 'ack', sequence: 0 });
-  table.get('a')!.state = 'left';
+  table.put({ ...table.get('a')!, state: 'left' });
   t.same(prober.begin(0), []);
   t.end();
 });
@@ -405,7 +406,7 @@ test('a ping for another is answered with its number: ack, or nack when the time
 
 test('MemberTable probes each member once per round', (t) => {
   const table = new MemberTable(seededRandom(3));
-  for (let index = 0; index < 20; index++) table.add(newMember(alive(String(index), 1), 0));
+  for (let index = 0; index < 20; index++) table.put(newMember(alive(String(index), 1)));
   for (let skipped = 0; skipped < 20; skipped++) table.nextOnRing(() => true); // joins came mid-round
   for (let round = 0; round < 5; round++) {
     const seen = new Set<string>();
