@@ -13,6 +13,11 @@ interface Broadcast {
 export class BroadcastQueue {
   readonly #queueMax: number;
   readonly #byName = new Map<string, Broadcast>();
+  /**
+   * Broadcasts by how often they were sent. Within a tier the largest comes first, so that small ones
+   * fill the gaps, and of equals the newest.
+   */
+  readonly #tiers: Broadcast[][] = [[]];
   #nextId = 0;
 
   constructor(queueMax: number) {
@@ -34,11 +39,20 @@ export class BroadcastQueue {
    * @param name - What it is about: one broadcast per name is enough.
    */
   push(name: string, bytes: Uint8Array): void {
-    this.#byName.set(name, { name, bytes, id: this.#nextId++, transmits: 0 });
+    const older = this.#byName.get(name);
+    if (older !== undefined) this.#remove(older);
+    this.#insert({ name, bytes, id: this.#nextId++, transmits: 0 });
     if (this.#byName.size > this.#queueMax) {
-      const last = this.#ordered().at(-1);
-      if (last !== undefined) this.#byName.delete(last.name);
+      const last = this.#tiers.findLast(({ length }) => length > 0)?.at(-1);
+      if (last !== undefined) this.#remove(last);
     }
+  }
+
+  /** Forgets all that is queued. */
+  clear(): void {
+    this.#byName.clear();
+    this.#tiers.length = 1;
+    this.#tiers[0] = [];
   }
 
   /**
@@ -54,24 +68,65 @@ export class BroadcastQueue {
     transmitsMax: number,
     countMax: number,
   ): Uint8Array[] {
-    const taken: Uint8Array[] = [];
-    let free = freeBytes;
-    for (const broadcast of this.#ordered()) {
-      if (taken.length === countMax) break;
-      const size = broadcast.bytes.length + overheadBytes;
-      if (size > free) continue;
-      free -= size;
-      taken.push(broadcast.bytes);
-      broadcast.transmits++;
-      if (broadcast.transmits >= transmitsMax) this.#byName.delete(broadcast.name);
+    const taken: Broadcast[] = [];
+    let free = freeBytes - overheadBytes;
+    for (const tier of this.#tiers) {
+      for (let place = 0; place < tier.length && taken.length < countMax; place++) {
+        const broadcast = tier[place];
+        if (broadcast === undefined) break;
+        if (broadcast.bytes.length > free) {
+          place = firstOfAtMost(tier, free) - 1;
+          continue;
+        }
+        free -= broadcast.bytes.length + overheadBytes;
+        taken.push(broadcast);
+      }
     }
-    return taken;
+    for (const broadcast of taken) {
+      this.#remove(broadcast);
+      broadcast.transmits++;
+      if (broadcast.transmits < transmitsMax) this.#insert(broadcast);
+    }
+    return taken.map(({ bytes }) => bytes);
   }
 
-  /** Least sent first; then the largest, so that small ones fill the gaps; then the newest. */
-  #ordered(): Broadcast[] {
-    return [...this.#byName.values()].sort(
-      (a, b) => a.transmits - b.transmits || b.bytes.length - a.bytes.length || b.id - a.id,
-    );
+  #insert(broadcast: Broadcast): void {
+    while (this.#tiers.length <= broadcast.transmits) this.#tiers.push([]);
+    const tier = this.#tiers[broadcast.transmits];
+    tier?.splice(placeOf(tier, broadcast), 0, broadcast);
+    this.#byName.set(broadcast.name, broadcast);
   }
+
+  #remove(broadcast: Broadcast): void {
+    const tier = this.#tiers[broadcast.transmits];
+    tier?.splice(placeOf(tier, broadcast), 1);
+    this.#byName.delete(broadcast.name);
+  }
+}
+
+/** Where `broadcast` is in its tier, or belongs. */
+function placeOf(tier: readonly Broadcast[], { bytes, id }: Broadcast): number {
+  return firstThat(
+    tier,
+    (other) =>
+      other.bytes.length < bytes.length || (other.bytes.length === bytes.length && other.id <= id),
+  );
+}
+
+/** Index of the first broadcast of at most `bytes`; the length of the tier if all are larger. */
+function firstOfAtMost(tier: readonly Broadcast[], bytes: number): number {
+  return firstThat(tier, (other) => other.bytes.length <= bytes);
+}
+
+/** Binary search: `holds` is false for the first part of `tier` and true for the rest. */
+function firstThat(tier: readonly Broadcast[], holds: (other: Broadcast) => boolean): number {
+  let low = 0;
+  let high = tier.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    const other = tier[middle];
+    if (other !== undefined && holds(other)) high = middle;
+    else low = middle + 1;
+  }
+  return low;
 }

@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { test } from 'tap';
 import { Awareness } from '../../src/gossip/awareness.ts';
 import { BroadcastQueue } from '../../src/gossip/broadcast-queue.ts';
@@ -325,6 +326,48 @@ test('BroadcastQueue sends the least sent first, a limited number of times', (t)
   queue.push('e', new Uint8Array(1));
   t.equal(queue.size, 3, 'bounded');
   t.ok(queue.has('d') && queue.has('e'), 'the most sent one went');
+  t.end();
+});
+
+test('BroadcastQueue picks what a sort of all would pick', (t) => {
+  const step = fc.oneof(
+    fc.record({ name: fc.integer({ min: 0, max: 30 }), size: fc.integer({ min: 1, max: 40 }) }),
+    fc.record({ free: fc.integer({ min: 0, max: 200 }), count: fc.integer({ min: 1, max: 9 }) }),
+  );
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 200 }), (steps) => {
+      const queue = new BroadcastQueue(20);
+      let oracle: { name: string; bytes: Uint8Array; id: number; sent: number }[] = [];
+      const sort = (): void => {
+        oracle.sort((a, b) => a.sent - b.sent || b.bytes.length - a.bytes.length || b.id - a.id);
+      };
+      for (const [id, todo] of steps.entries()) {
+        const expected: Uint8Array[] = [];
+        if ('name' in todo) {
+          const name = String(todo.name);
+          const bytes = new Uint8Array(todo.size);
+          queue.push(name, bytes);
+          oracle = [...oracle.filter((other) => other.name !== name), { name, bytes, id, sent: 0 }];
+          sort();
+          oracle = oracle.slice(0, 20);
+        } else {
+          let { free, count } = todo;
+          for (const one of oracle) {
+            if (count === 0 || one.bytes.length + 2 > free) continue;
+            free -= one.bytes.length + 2;
+            count--;
+            one.sent++;
+            expected.push(one.bytes);
+          }
+          t.same(queue.take(todo.free, 2, 3, todo.count), expected);
+          oracle = oracle.filter(({ sent }) => sent < 3);
+          sort();
+        }
+        t.equal(queue.size, oracle.length);
+      }
+    }),
+    { numRuns: 200 },
+  );
   t.end();
 });
 
