@@ -1,18 +1,69 @@
 const UTF8_ENCODER = new TextEncoder();
 const UTF8_DECODER = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
+/** Up to so many bytes a loop over ASCII is faster than a call of the engine's coder. */
+const SHORT_BYTES = 48;
+
 /** The UTF-8 form of `text`. */
 export function utf8Bytes(text: string): Uint8Array {
-  return UTF8_ENCODER.encode(text);
+  return shortAscii(text) ?? UTF8_ENCODER.encode(text);
+}
+
+function shortAscii(text: string): Uint8Array | undefined {
+  if (text.length > SHORT_BYTES) return undefined;
+  const bytes = new Uint8Array(text.length);
+  for (let index = 0; index < text.length; index++) {
+    const code = text.charCodeAt(index);
+    if (code > 0x7f) return undefined;
+    bytes[index] = code;
+  }
+  return bytes;
 }
 
 /** @returns the text of `bytes`, or undefined if they are not UTF-8 */
 export function utf8Text(bytes: Uint8Array): string | undefined {
+  if (bytes.length > SHORT_BYTES) return decodeUtf8(bytes);
+  const place = hashOf(bytes) % RECENT_TEXTS;
+  const recent = RECENT[place];
+  if (recent !== undefined && isAsciiOf(recent, bytes)) return recent;
+  const text = decodeUtf8(bytes);
+  if (text !== undefined) RECENT[place] = text;
+  return text;
+}
+
+/**
+ * Short texts that were decoded lately, by a hash of their bytes: names of fields and of nodes come
+ * again and again, and a look at a known string takes a fifth of decoding it. BOUNDED by
+ * {@link RECENT_TEXTS} texts of {@link SHORT_BYTES}.
+ */
+const RECENT_TEXTS = 16_384;
+const RECENT: (string | undefined)[] = new Array<string | undefined>(RECENT_TEXTS).fill(undefined);
+
+function decodeUtf8(bytes: Uint8Array): string | undefined {
   try {
     return UTF8_DECODER.decode(bytes);
   } catch {
     return undefined;
   }
+}
+
+/** FNV-1a. */
+function hashOf(bytes: Uint8Array): number {
+  let hash = 0x811c_9dc5;
+  for (let index = 0; index < bytes.length; index++) {
+    hash = Math.imul(hash ^ (bytes[index] ?? 0), 0x0100_0193);
+  }
+  return (hash ^ (hash >>> 15)) >>> 0;
+}
+
+/** Whether `text` is what `bytes` say, and ASCII. */
+function isAsciiOf(text: string, bytes: Uint8Array): boolean {
+  if (text.length !== bytes.length) return false;
+  for (let index = 0; index < bytes.length; index++) {
+    const code = text.charCodeAt(index);
+    if (code !== bytes[index] || code > 0x7f) return false;
+  }
+  return true;
 }
 
 /** Whether two byte strings are equal. */

@@ -42,8 +42,8 @@ export interface PushPullEffect {
   readonly to: PeerAddress;
   /** A whole stream message, ready to write. */
   readonly bytes: Uint8Array;
-  /** Why: to join by a seed, regularly, or to bring `to` what it lacks. */
-  readonly purpose: 'join' | 'sync' | 'repair';
+  /** Why: to join by a seed or a lost member, or regularly. */
+  readonly purpose: 'join' | 'sync';
 }
 
 /** A ping over TCP, for a member that does not answer by UDP. */
@@ -57,11 +57,20 @@ export interface StreamPingEffect {
   readonly timeoutMs: number;
 }
 
+/** A user message by stream that is answered by one: write `bytes`, read one, hand its payload back. */
+export interface AskEffect {
+  readonly kind: 'ask';
+  readonly to: PeerAddress;
+  /** A whole stream message, ready to write. */
+  readonly bytes: Uint8Array;
+}
+
 /** What the caller must now do, in order. Nothing in this folder performs anything itself. */
 export type Effect =
   | { readonly kind: 'send'; readonly to: PeerAddress; readonly bytes: Uint8Array }
   | PushPullEffect
   | StreamPingEffect
+  | AskEffect
   | { readonly kind: 'event'; readonly event: GossipEvent };
 
 /** Where the parts of one state machine leave effects and count what they drop. */

@@ -1,173 +1,132 @@
 import { ByteWriter, utf8Text } from './bytes.ts';
 import { ENDPOINT_KEY_BYTES_MAX, ENDPOINT_VALUE_BYTES_MAX } from './endpoint-limits.ts';
-import type { Delta, DeltaEntry, EntryContent } from './endpoint-record.ts';
+import type { Delta, DeltaEntry } from './endpoint-record.ts';
 import type { RecordVersion } from './endpoint-table.ts';
+import { SUM_BYTES, TREE_FANOUT, TREE_LEAVES } from './endpoint-tree.ts';
 import { FieldReader, NODE_NAME_BYTES_MAX } from './field-reader.ts';
 import { JSON_DEPTH_MAX, jsonDepth } from './json-depth.ts';
 import { MESSAGE_TYPE } from './messages.ts';
-import {
-  decodeMsgpack,
-  encodeMsgpack,
-  type MsgpackInput,
-  type MsgpackValue,
-  writeMsgpack,
-} from './msgpack.ts';
+import { decodeMsgpack, type MsgpackInput, type MsgpackValue, writeMsgpack } from './msgpack.ts';
 
 /** First byte of weft's user messages and user state: serf's begin with 0 to 9. */
 export const ENDPOINT_MAGIC = 0x57;
 /** Second byte: what follows. */
-const KIND = { delta: 1, repair: 2, summary: 3, digest: 4, state: 5 } as const;
+const KIND = {
+  delta: 1,
+  repair: 2,
+  summary: 3,
+  digest: 4,
+  branches: 5,
+  leaves: 6,
+  behind: 7,
+  pull: 8,
+  pulled: 9,
+} as const;
 
-/** What one packet tells of the records in a range of node names. */
-export interface DigestWindow {
-  /** The range: `from` <= name, and name < `until` unless `until` is empty. */
-  readonly from: string;
-  readonly until: string;
-  /** A record in the range that is not listed is not there. */
-  readonly versions: readonly RecordVersion[];
-  /** True for the answer to a digest: it is not answered by one. */
-  readonly answer: boolean;
+/** Some leaves of the tree: from `first` on, those below `last`. */
+export interface LeafRange {
+  readonly first: number;
+  readonly last: number;
+}
+
+/** What a node has of one record, and whether it takes the record's owner for a live member. */
+export interface SeenVersion extends RecordVersion {
+  readonly isLive: boolean;
+}
+
+/** What a node has of the records in some leaves: one that is not listed is not there. */
+export interface DigestWindow extends LeafRange {
+  readonly versions: readonly SeenVersion[];
+}
+
+/** How far a record has come that is too large for one answer: see {@link PullRequest}. */
+export interface Resume {
+  readonly node: string;
+  readonly until: number;
+}
+
+/** "Send me what I lack of these leaves." By stream, answered by {@link PullAnswer}. */
+export interface PullRequest extends DigestWindow {
+  readonly kind: 'pull';
+  /** As the last answer said. */
+  readonly resume?: Resume;
+}
+
+/** What was lacking, as far as an answer has room. */
+export interface PullAnswer {
+  readonly kind: 'pulled';
+  readonly deltas: readonly Delta[];
+  /** The leaf to ask from next; `last` of the request when nothing is left. */
+  readonly next: number;
+  /** A record that only a part of was sent, where its version does not tell how much. */
+  readonly resume?: Resume;
 }
 
 /** Messages about endpoints, in `user` messages: see endpoint-sync.ts for their use. */
 export type EndpointMessage =
   | { readonly kind: 'delta' | 'repair'; readonly delta: Delta }
   | { readonly kind: 'summary'; readonly summary: string }
-  | { readonly kind: 'digest'; readonly window: DigestWindow };
-
-/** One side's user state in a push/pull: what it has, and what it thinks the other lacks. */
-export interface EndpointState {
-  readonly versions: readonly RecordVersion[];
-  readonly deltas: readonly Delta[];
-}
+  /** `answer`: it answers a digest, and is not answered by one. */
+  | { readonly kind: 'digest'; readonly windows: readonly DigestWindow[]; readonly answer: boolean }
+  /** {@link TREE_FANOUT} sums of {@link SUM_BYTES}. */
+  | { readonly kind: 'branches'; readonly sums: Uint8Array }
+  | { readonly kind: 'leaves'; readonly branch: number; readonly sums: Uint8Array }
+  | ({ readonly kind: 'behind' } & LeafRange)
+  | PullRequest
+  | PullAnswer;
 
 /** Why bytes about endpoints were dropped. One counter per value. */
 export type EndpointDrop = 'foreign' | 'malformed';
 
-/** Room for the map, its keys and numbers around the entries of a delta, besides the node name. */
-const DELTA_OVERHEAD_BYTES = 96;
 const VERSION_MAX = Number.MAX_SAFE_INTEGER;
 
-/**
- * Encodes `delta` as `user` messages of at most `bytesMax` each. They may arrive in any order.
- *
- * @param countMax - How many messages may be used.
- * @returns the messages, and whether they hold all of the delta; if not, the rest must go by stream
- */
-export function encodeDeltas(
-  delta: Delta,
-  kind: 'delta' | 'repair',
-  bytesMax: number,
-  countMax: number,
-): { readonly messages: Uint8Array[]; readonly whole: boolean } {
-  const messages: Uint8Array[] = [];
-  // A name of n code units has at most 3n bytes.
-  const roomBytes = bytesMax - DELTA_OVERHEAD_BYTES - delta.node.length * 3;
-  let since = delta.since;
-  let part: DeltaEntry[] = [];
-  let usedBytes = 0;
-  const flush = (version: number): void => {
-    const fields = deltaFields({ ...delta, since, version, entries: part });
-    messages.push(encodeUser(KIND[kind], fields));
-    since = version;
-    part = [];
-    usedBytes = 0;
-  };
-  for (const entry of delta.entries) {
-    const size = encodeMsgpack(entryFields(entry)).length;
-    if (size > roomBytes) return { messages, whole: false };
-    if (usedBytes + size > roomBytes) {
-      flush(part.at(-1)?.version ?? since);
-      if (messages.length === countMax) return { messages, whole: false };
-    }
-    part.push(entry);
-    usedBytes += size;
+/** Encodes a message as memberlist's `user` message, type byte first. */
+export function encodeEndpointMessage(message: EndpointMessage): Uint8Array {
+  const writer = new ByteWriter().uint8(MESSAGE_TYPE.user);
+  return writeEndpointMessage(writer, message).finish();
+}
+
+/** Encodes the payload of a user message: what {@link decodeEndpointMessage} reads. */
+export function encodeEndpointPayload(message: EndpointMessage): Uint8Array {
+  return writeEndpointMessage(new ByteWriter(), message).finish();
+}
+
+function writeEndpointMessage(writer: ByteWriter, message: EndpointMessage): ByteWriter {
+  writer.uint8(ENDPOINT_MAGIC).uint8(KIND[message.kind]);
+  writeMsgpack(writer, messageFields(message));
+  return writer;
+}
+
+function messageFields(message: EndpointMessage): MsgpackInput {
+  switch (message.kind) {
+    case 'delta':
+    case 'repair':
+      return deltaFields(message.delta);
+    case 'summary':
+      return { Summary: message.summary };
+    case 'digest':
+      return { Answer: message.answer, Windows: message.windows.map(windowFields) };
+    case 'branches':
+      return { Sums: message.sums };
+    case 'leaves':
+      return { Branch: message.branch, Sums: message.sums };
+    case 'behind':
+      return { First: message.first, Last: message.last };
+    case 'pull':
+      return { Window: windowFields(message), ...resumeFields(message.resume) };
+    case 'pulled':
+      return {
+        Deltas: message.deltas.map(deltaFields),
+        Next: message.next,
+        ...resumeFields(message.resume),
+      };
   }
-  flush(delta.version);
-  return { messages, whole: true };
-}
-
-/** Encodes a summary as a `user` message. */
-export function encodeSummary(summary: string): Uint8Array {
-  return encodeUser(KIND.summary, { Summary: summary });
-}
-
-/**
- * Encodes what fits of `versions` as one `user` message: all of them, or a window.
- *
- * @param versions - In the order of node names.
- * @param start - Index at which a window starts; its choice by chance covers all in time.
- */
-export function encodeDigest(
-  versions: readonly RecordVersion[],
-  start: number,
-  options: { readonly bytesMax: number; readonly answer: boolean },
-): Uint8Array {
-  const sizes = versions.map((version) => encodeMsgpack(versionFields(version)).length);
-  const total = sizes.reduce((sum, size) => sum + size, 0);
-  const roomBytes = options.bytesMax - DELTA_OVERHEAD_BYTES - NODE_NAME_BYTES_MAX * 2;
-  const first = total <= roomBytes ? 0 : start;
-  let end = first;
-  for (let used = sizes[end] ?? 0; end < versions.length && used <= roomBytes; ) {
-    end++;
-    used += sizes[end] ?? 0;
-  }
-  const window: DigestWindow = {
-    from: first === 0 ? '' : (versions[first]?.node ?? ''),
-    until: versions[end]?.node ?? '',
-    versions: versions.slice(first, end),
-    answer: options.answer,
-  };
-  return encodeWindow(window);
-}
-
-/** Encodes a digest window as a `user` message. */
-export function encodeWindow(window: DigestWindow): Uint8Array {
-  return encodeUser(KIND.digest, {
-    Answer: window.answer,
-    From: window.from,
-    Until: window.until,
-    Versions: window.versions.map(versionFields),
-  });
-}
-
-/** Encodes the user state of a push/pull. */
-export function encodeState(state: EndpointState): Uint8Array {
-  const writer = new ByteWriter().uint8(ENDPOINT_MAGIC).uint8(KIND.state);
-  writeMsgpack(writer, {
-    Deltas: state.deltas.map(deltaFields),
-    Versions: state.versions.map(versionFields),
-  });
-  return writer.finish();
-}
-
-/** Decodes the payload of a `user` message. */
-export function decodeEndpointMessage(payload: Uint8Array): EndpointMessage | EndpointDrop {
-  const fields = openFrame(payload);
-  if (typeof fields === 'string') return fields;
-  const message = readMessage(payload[1] ?? 0, fields);
-  return message === undefined || fields.failed ? 'malformed' : message;
-}
-
-/** Decodes the user state of a push/pull. */
-export function decodeState(userState: Uint8Array): EndpointState | EndpointDrop {
-  const fields = openFrame(userState);
-  if (typeof fields === 'string') return fields;
-  const versions = readAll(fields.array('Versions'), readVersion);
-  const deltas = readAll(fields.array('Deltas'), readDelta);
-  const valid = userState[1] === KIND.state && !fields.failed;
-  return valid && versions && deltas ? { versions, deltas } : 'malformed';
-}
-
-function encodeUser(kind: number, fields: MsgpackInput): Uint8Array {
-  const writer = new ByteWriter().uint8(MESSAGE_TYPE.user).uint8(ENDPOINT_MAGIC).uint8(kind);
-  writeMsgpack(writer, fields);
-  return writer.finish();
 }
 
 function deltaFields(delta: Delta): MsgpackInput {
-  const { node, generation, since, version, full, entries } = delta;
+  const { node, generation, since, version, atMs, full, entries } = delta;
   return {
+    At: atMs,
     Entries: entries.map(entryFields),
     Full: full,
     Generation: generation,
@@ -177,39 +136,119 @@ function deltaFields(delta: Delta): MsgpackInput {
   };
 }
 
-function entryFields({ key, version, content }: DeltaEntry): MsgpackInput {
-  return [key, version, content?.text ?? null];
+/** An entry as it travels. */
+export function entryFields({ key, version, content }: DeltaEntry): MsgpackInput {
+  return [key, version, content ?? null];
 }
 
-function versionFields({ node, generation, version }: RecordVersion): MsgpackInput {
-  return [node, generation, version];
+/** A version as it travels. */
+export function versionFields({ node, generation, version, isLive }: SeenVersion): MsgpackInput {
+  return [node, generation, version, isLive];
 }
 
-function openFrame(bytes: Uint8Array): FieldReader | EndpointDrop {
-  if (bytes[0] !== ENDPOINT_MAGIC) return 'foreign';
-  const result = decodeMsgpack(bytes, 2);
-  return (result.ok ? FieldReader.of(result.value) : undefined) ?? 'malformed';
+function windowFields({ first, last, versions }: DigestWindow): MsgpackInput {
+  return [first, last, versions.map(versionFields)];
 }
 
-function readMessage(kind: number, fields: FieldReader): EndpointMessage | undefined {
-  switch (kind) {
-    case KIND.delta:
-    case KIND.repair: {
-      const delta = readDeltaFields(fields);
-      return delta && { kind: kind === KIND.delta ? 'delta' : 'repair', delta };
-    }
-    case KIND.summary:
-      return { kind: 'summary', summary: fields.text('Summary', 16) };
-    case KIND.digest: {
-      const versions = readAll(fields.array('Versions'), readVersion);
-      const from = fields.text('From', NODE_NAME_BYTES_MAX);
-      const until = fields.text('Until', NODE_NAME_BYTES_MAX);
-      const answer = fields.flag('Answer');
-      return versions && { kind: 'digest', window: { from, until, versions, answer } };
-    }
-    default:
-      return undefined;
-  }
+function resumeFields(resume: Resume | undefined): { Resume?: MsgpackInput } {
+  return resume === undefined ? {} : { Resume: [resume.node, resume.until] };
+}
+
+/** Decodes the payload of a `user` message. */
+export function decodeEndpointMessage(payload: Uint8Array): EndpointMessage | EndpointDrop {
+  if (payload[0] !== ENDPOINT_MAGIC) return 'foreign';
+  const result = decodeMsgpack(payload, 2);
+  const fields = result.ok ? FieldReader.of(result.value) : undefined;
+  if (fields === undefined) return 'malformed';
+  const message = READERS.get(payload[1] ?? 0)?.(fields);
+  return message === undefined || fields.failed ? 'malformed' : message;
+}
+
+type Reader = (fields: FieldReader) => EndpointMessage | undefined;
+
+const READERS: ReadonlyMap<number, Reader> = new Map<number, Reader>([
+  [KIND.delta, (fields) => withDelta('delta', fields)],
+  [KIND.repair, (fields) => withDelta('repair', fields)],
+  [KIND.summary, (fields) => ({ kind: 'summary', summary: fields.text('Summary', 2 * SUM_BYTES) })],
+  [KIND.digest, readDigest],
+  [
+    KIND.branches,
+    (fields) => {
+      const sums = readSums(fields);
+      return sums && { kind: 'branches', sums };
+    },
+  ],
+  [
+    KIND.leaves,
+    (fields) => {
+      const [branch, sums] = [fields.integer('Branch', TREE_FANOUT - 1), readSums(fields)];
+      return sums && { kind: 'leaves', branch, sums };
+    },
+  ],
+  [
+    KIND.behind,
+    (fields) => {
+      const range = readRange(
+        fields.integer('First', VERSION_MAX),
+        fields.integer('Last', VERSION_MAX),
+      );
+      return range && { kind: 'behind', ...range };
+    },
+  ],
+  [KIND.pull, readPull],
+  [KIND.pulled, readPulled],
+]);
+
+function withDelta(kind: 'delta' | 'repair', fields: FieldReader): EndpointMessage | undefined {
+  const delta = readDeltaFields(fields);
+  return delta && { kind, delta };
+}
+
+function readDigest(fields: FieldReader): EndpointMessage | undefined {
+  const windows = readAll(fields.array('Windows'), readWindow);
+  return windows && { kind: 'digest', windows, answer: fields.flag('Answer') };
+}
+
+function readPull(fields: FieldReader): PullRequest | undefined {
+  const window = readWindow(fields.value('Window'));
+  const resume = readResume(fields);
+  if (window === undefined || resume === 'malformed') return undefined;
+  return { kind: 'pull', ...window, ...(resume && { resume }) };
+}
+
+function readPulled(fields: FieldReader): PullAnswer | undefined {
+  const deltas = readAll(fields.array('Deltas'), readDelta);
+  const next = fields.integer('Next', TREE_LEAVES);
+  const resume = readResume(fields);
+  if (deltas === undefined || resume === 'malformed') return undefined;
+  return { kind: 'pulled', deltas, next, ...(resume && { resume }) };
+}
+
+function readSums(fields: FieldReader): Uint8Array | undefined {
+  const sums = fields.bytes('Sums', TREE_FANOUT * SUM_BYTES);
+  return sums.length === TREE_FANOUT * SUM_BYTES ? sums : undefined;
+}
+
+function readRange(first: number, last: number): LeafRange | undefined {
+  return first < last && last <= TREE_LEAVES ? { first, last } : undefined;
+}
+
+function readWindow(value: MsgpackValue): DigestWindow | undefined {
+  if (!isList(value, 3)) return undefined;
+  const [first = null, last = null, list = null] = value;
+  if (!isCount(first) || !isCount(last) || !Array.isArray(list)) return undefined;
+  const range = readRange(first, last);
+  const versions = readAll(list, readVersion);
+  return range && versions && { ...range, versions };
+}
+
+function readResume(fields: FieldReader): Resume | undefined | 'malformed' {
+  const value = fields.value('Resume');
+  if (value === null) return undefined;
+  if (!isList(value, 2)) return 'malformed';
+  const [name = null, until = null] = value;
+  const node = readName(name);
+  return node === undefined || !isCount(until) ? 'malformed' : { node, until };
 }
 
 function readDelta(value: MsgpackValue): Delta | undefined {
@@ -224,6 +263,7 @@ function readDeltaFields(fields: FieldReader): Delta | undefined {
     generation: fields.integer('Generation', VERSION_MAX),
     since: fields.integer('Since', VERSION_MAX),
     version: fields.integer('Version', VERSION_MAX),
+    atMs: fields.integer('At', VERSION_MAX),
     full: fields.flag('Full'),
   };
   const entries = readAll(fields.array('Entries'), readEntry);
@@ -233,34 +273,41 @@ function readDeltaFields(fields: FieldReader): Delta | undefined {
 }
 
 function readEntry(value: MsgpackValue): DeltaEntry | undefined {
-  if (!isTriple(value)) return undefined;
-  const [key, version, text] = value;
+  if (!isList(value, 3)) return undefined;
+  const [key = null, version = null, text = null] = value;
   if (!isShortText(key, ENDPOINT_KEY_BYTES_MAX) || !isCount(version)) return undefined;
   const keyText = utf8Text(key);
   if (keyText === undefined) return undefined;
   if (text === null) return { key: keyText, version, content: undefined };
   if (!isShortText(text, ENDPOINT_VALUE_BYTES_MAX)) return undefined;
   const content = readContent(text);
-  return content && { key: keyText, version, content };
+  return content === undefined ? undefined : { key: keyText, version, content };
 }
 
-function readContent(bytes: Uint8Array): EntryContent {
+/** JSON text that a reader may parse without a second look. */
+function readContent(bytes: Uint8Array): string | undefined {
   const text = utf8Text(bytes);
   if (text === undefined || jsonDepth(text) > JSON_DEPTH_MAX) return undefined;
   try {
-    return { text, value: JSON.parse(text) };
+    JSON.parse(text);
+    return text;
   } catch {
     return undefined;
   }
 }
 
-function readVersion(value: MsgpackValue): RecordVersion | undefined {
-  if (!isTriple(value)) return undefined;
-  const [name, generation, version] = value;
-  if (!isShortText(name, NODE_NAME_BYTES_MAX)) return undefined;
-  const node = utf8Text(name);
-  if (!node || !isCount(generation) || !isCount(version)) return undefined;
-  return { node, generation, version };
+function readVersion(value: MsgpackValue): SeenVersion | undefined {
+  if (!isList(value, 4)) return undefined;
+  const [name = null, generation = null, version = null, isLive = null] = value;
+  const node = readName(name);
+  if (node === undefined || typeof isLive !== 'boolean') return undefined;
+  if (!isCount(generation) || !isCount(version)) return undefined;
+  return { node, generation, version, isLive };
+}
+
+function readName(value: MsgpackValue): string | undefined {
+  if (!isShortText(value, NODE_NAME_BYTES_MAX)) return undefined;
+  return utf8Text(value) || undefined;
 }
 
 /** All or nothing. */
@@ -277,8 +324,8 @@ function readAll<T>(
   return items;
 }
 
-function isTriple(value: MsgpackValue): value is [MsgpackValue, MsgpackValue, MsgpackValue] {
-  return Array.isArray(value) && value.length === 3;
+function isList(value: MsgpackValue, length: number): value is readonly MsgpackValue[] {
+  return Array.isArray(value) && value.length === length;
 }
 
 function isShortText(value: MsgpackValue, bytesMax: number): value is Uint8Array {

@@ -1,14 +1,15 @@
-import type { Json } from '../core/store.ts';
+import { type Fingerprint, leafOf } from './endpoint-tree.ts';
+import { fnv1a } from './fnv1a.ts';
 
 /** Entries of one record, deletions that are still remembered included. Our own bound. */
 export const RECORD_ENTRIES_MAX = 16_384;
 /** Version ranges that may be known ahead of a gap; more are fetched again. */
 const AHEAD_MAX = 16;
 /** What an entry costs in memory besides its text, roughly. */
-const ENTRY_OVERHEAD_BYTES = 64;
+const ENTRY_OVERHEAD_BYTES = 160;
 
-/** What an entry says: JSON text with its value, or nothing for a deletion ("tombstone"). */
-export type EntryContent = { readonly text: string; readonly value: Json } | undefined;
+/** What an entry says: JSON text, or nothing for a deletion ("tombstone"). */
+export type EntryContent = string | undefined;
 
 /** One entry as it travels. */
 export interface DeltaEntry {
@@ -27,6 +28,8 @@ export interface Delta {
   readonly generation: number;
   readonly since: number;
   readonly version: number;
+  /** When the owner changed it to `version`, by its own clock: milliseconds since the epoch; 0 is unknown. */
+  readonly atMs: number;
   /** Deletions in the range may be missing: what is not listed in the range does not exist. */
   readonly full: boolean;
   /** In the order of versions. */
@@ -50,21 +53,72 @@ export type ApplyResult = 'applied' | 'stale' | 'gap' | 'full';
  */
 export class EndpointRecord {
   readonly node: string;
-  readonly createdMs: number;
-  generation: number;
-  /** All changes up to here are known. */
-  version = 0;
+  /** Whether others hold this object, too: then it must not be changed any more. */
+  isShared = false;
+  #generation: number;
+  #version = 0;
+  #atMs = 0;
+  #fingerprint: Fingerprint | undefined;
   /** Deletions at or below this version have been forgotten. */
   #floor = 0;
   /** Ranges above `version` that are known. BOUNDED by {@link AHEAD_MAX}. */
   #ahead: { readonly since: number; readonly version: number }[] = [];
   readonly #entries = new Map<string, Entry>();
   #bytes = 0;
+  /** Entries that are deletions. */
+  #deletions = 0;
 
-  constructor(node: string, generation: number, nowMs: number) {
+  constructor(node: string, generation: number) {
     this.node = node;
-    this.generation = generation;
-    this.createdMs = nowMs;
+    this.#generation = generation;
+  }
+
+  get generation(): number {
+    return this.#generation;
+  }
+
+  set generation(generation: number) {
+    this.#generation = generation;
+    this.#fingerprint = undefined;
+  }
+
+  /** All changes up to here are known. */
+  get version(): number {
+    return this.#version;
+  }
+
+  set version(version: number) {
+    this.#version = version;
+    this.#fingerprint = undefined;
+  }
+
+  /** When the owner last changed what is known of it, by its own clock: see {@link Delta.atMs}. */
+  get atMs(): number {
+    return this.#atMs;
+  }
+
+  /** Whether this copy is what its version says: no change behind a gap is in it. */
+  get isWhole(): boolean {
+    return this.#ahead.length === 0;
+  }
+
+  /** Of the node's name, generation and version: a single writer makes each of them only once. */
+  get fingerprint(): Fingerprint {
+    this.#fingerprint ??= fingerprintOf(this);
+    return this.#fingerprint;
+  }
+
+  /** A copy that may be changed. */
+  clone(): EndpointRecord {
+    const copy = new EndpointRecord(this.node, this.generation);
+    copy.#version = this.#version;
+    copy.#atMs = this.#atMs;
+    copy.#floor = this.#floor;
+    copy.#ahead = [...this.#ahead];
+    for (const [key, entry] of this.#entries) copy.#entries.set(key, entry);
+    copy.#bytes = this.#bytes;
+    copy.#deletions = this.#deletions;
+    return copy;
   }
 
   /** Memory of the entries, roughly. */
@@ -82,15 +136,20 @@ export class EndpointRecord {
   }
 
   /** The entries that exist. */
-  *live(): Iterable<{ readonly key: string; readonly content: NonNullable<EntryContent> }> {
+  *live(): Iterable<{ readonly key: string; readonly content: string }> {
     for (const { key, content } of this.#entries.values()) {
       if (content !== undefined) yield { key, content };
     }
   }
 
-  /** A change by the owner. */
-  write(key: string, content: EntryContent, nowMs: number): void {
+  /**
+   * A change by the owner.
+   *
+   * @param atMs - Milliseconds since the epoch.
+   */
+  write(key: string, content: EntryContent, nowMs: number, atMs = 0): void {
     this.version++;
+    this.#atMs = atMs;
     this.#put({ key, content, version: this.version, changedMs: nowMs });
   }
 
@@ -116,6 +175,7 @@ export class EndpointRecord {
       return 'gap';
     }
     this.version = Math.max(known, delta.version);
+    this.#atMs = Math.max(this.#atMs, delta.atMs);
     this.#closeGaps();
     return this.version > known || touched.size > 0 ? 'applied' : 'stale';
   }
@@ -123,38 +183,53 @@ export class EndpointRecord {
   /**
    * What a copy at version `copied` of this generation lacks: all there is, if the copy may hold
    * what was deleted so long ago that the deletion is forgotten.
+   *
+   * @param fullUntil - How far the copy has got with such a delta, of which it was sent a part.
    */
-  deltaSince(copied: number): Delta {
+  deltaSince(copied: number, fullUntil = 0): Delta {
     const full = copied < this.#floor;
-    const since = full ? 0 : copied;
+    const since = full ? fullUntil : copied;
     const entries = [...this.#entries.values()]
       .filter(({ version }) => version > since && version <= this.version)
       .sort((a, b) => a.version - b.version)
       .map(({ key, version, content }) => ({ key, version, content }));
-    const { node, generation, version } = this;
-    return { node, generation, since, version, full, entries };
+    const { node, generation, version, atMs } = this;
+    return { node, generation, since, version, atMs, full, entries };
+  }
+
+  /** @returns whether {@link forgetDeletions} would forget any */
+  hasOldDeletions(beforeMs: number): boolean {
+    if (this.#deletions === 0) return false;
+    for (const entry of this.#entries.values()) if (this.#isOld(entry, beforeMs)) return true;
+    return false;
   }
 
   /** Forgets deletions from before `beforeMs`. */
   forgetDeletions(beforeMs: number): void {
-    for (const { key, version, content, changedMs } of this.#entries.values()) {
-      // Above `version` there are gaps, in which a deletion may still be needed.
-      if (content !== undefined || changedMs >= beforeMs || version > this.version) continue;
-      this.#remove(key);
-      this.#floor = Math.max(this.#floor, version);
+    for (const entry of this.#entries.values()) {
+      if (!this.#isOld(entry, beforeMs)) continue;
+      this.#remove(entry.key);
+      this.#floor = Math.max(this.#floor, entry.version);
     }
+  }
+
+  #isOld({ version, content, changedMs }: Entry, beforeMs: number): boolean {
+    // Above `version` there are gaps, in which a deletion may still be needed.
+    return content === undefined && changedMs < beforeMs && version <= this.version;
   }
 
   #put(entry: Entry): void {
     this.#remove(entry.key);
     this.#entries.set(entry.key, entry);
     this.#bytes += entryBytes(entry);
+    if (entry.content === undefined) this.#deletions++;
   }
 
   #remove(key: string): void {
     const known = this.#entries.get(key);
     if (known === undefined) return;
     this.#bytes -= entryBytes(known);
+    if (known.content === undefined) this.#deletions--;
     this.#entries.delete(key);
   }
 
@@ -184,5 +259,10 @@ export class EndpointRecord {
 }
 
 function entryBytes({ key, content }: DeltaEntry): number {
-  return key.length + (content?.text.length ?? 0) + ENTRY_OVERHEAD_BYTES;
+  return key.length + (content?.length ?? 0) + ENTRY_OVERHEAD_BYTES;
+}
+
+function fingerprintOf({ node, generation, version }: EndpointRecord): Fingerprint {
+  const text = `${generation}/${version}/${node}`;
+  return { leaf: leafOf(node), high: fnv1a(text, 1), low: fnv1a(text, 2) };
 }

@@ -5,13 +5,14 @@ import type { Outbox } from './effects.ts';
 import {
   type DigestWindow,
   decodeEndpointMessage,
-  decodeState,
-  encodeDeltas,
-  encodeDigest,
-  encodeState,
-  encodeSummary,
-  encodeWindow,
+  type EndpointMessage,
+  encodeEndpointMessage,
+  encodeEndpointPayload,
+  type LeafRange,
+  type SeenVersion,
 } from './endpoint-codec.ts';
+import { encodeDeltas, packDigests, packWindows } from './endpoint-packing.ts';
+import { EndpointPull } from './endpoint-pull.ts';
 import type { Delta } from './endpoint-record.ts';
 import {
   type EndpointTable,
@@ -19,6 +20,7 @@ import {
   type RecordVersion,
   type TableApplied,
 } from './endpoint-table.ts';
+import { differingSums, leafOf, TREE_FANOUT, TREE_LEAVES } from './endpoint-tree.ts';
 import { MESSAGE_TYPE } from './messages.ts';
 import type { PeerAddress } from './peer-address.ts';
 
@@ -28,10 +30,14 @@ const PACKET_OVERHEAD_BYTES = 16;
 const BROADCAST_PACKETS_MAX = 8;
 /** Packets that answer one digest; what does not fit goes by TCP. */
 const REPAIR_PACKETS_MAX = 8;
-/** Gaps that are asked about between two summaries. */
+/** Digests, and sums of leaves, that answer one message. */
+const DIGESTS_MAX = 4;
+/** A node with more records compares sums before it lists what it has. */
+const WHOLE_DIGEST_RECORDS_MAX = 64;
+/** Gaps that are asked about, and members that are told of, between two summaries. */
 const ASKED_MAX = 256;
-/** User state of a push/pull stays below this, to fit in what a receiver takes. */
-const STATE_BYTES_MAX = 48 * 1_024 * 1_024;
+const TOLD_MAX = 64;
+const ALL_LEAVES: LeafRange = { first: 0, last: TREE_LEAVES };
 
 /** What {@link EndpointSync} needs of its surroundings. */
 export interface EndpointSyncParts {
@@ -39,44 +45,74 @@ export interface EndpointSyncParts {
   readonly random: Random;
   readonly table: EndpointTable;
   readonly outbox: Outbox;
+  /** Milliseconds since the epoch. */
+  readonly epochMs: () => number;
   /** Broadcasts, which ride on the membership protocol's packets. */
   readonly queue: BroadcastQueue;
+  /** There is something new to broadcast, after there was nothing. */
+  readonly hasten: (nowMs: number) => void;
   /** Sends encoded user messages, a packet each. */
   readonly send: (to: PeerAddress, messages: readonly Uint8Array[]) => void;
-  /** Starts a regular push/pull. */
-  readonly exchange: (to: PeerAddress) => void;
-  /** Starts a push/pull with this user state. */
-  readonly repair: (to: PeerAddress, userState: Uint8Array) => void;
+  /** Sends what this node thinks of the member `node`. */
+  readonly tellOf: (to: PeerAddress, node: string) => void;
+  /** Sends a user message by stream, for an answer. */
+  readonly ask: (to: PeerAddress, payload: Uint8Array) => void;
+}
+
+/** How the tables of this node and of the others compare. */
+export interface SyncStats {
+  /** Summaries of other nodes that differed from this node's. */
+  readonly mismatches: number;
+  /** Changes that came as an answer to a comparison, because their broadcast was missed. */
+  readonly repairs: number;
+  /** By node: how old its newest change was when it came here, in milliseconds, by both clocks. */
+  readonly lagMs: ReadonlyMap<string, number>;
 }
 
 /**
  * Keeps the endpoint tables of all nodes equal. Changes are broadcast ('delta'). What was lost is
  * found by comparing and fetched from whoever has it (Scuttlebutt reconciliation; van Renesse et
- * al., 2008): every node sends a 'summary' of all it has to random members, about once a second;
- * one with another summary answers with its 'digest' of versions, and gets what it lacks as
- * 'repair' deltas, or by a push/pull if that is much. If both have the same records and yet their
- * summaries differ, they disagree on who lives, and a push/pull settles it long before the next
- * regular one.
+ * al., 2008): every node sends a 'summary' of all it has to random members, about once a second.
+ * One with another summary answers with the sums of its tree's branches, and both go down to the
+ * leaves in which they differ ('branches', 'leaves'); few records are listed at once. Of these they
+ * list what they have ('digest'), and what the other lacks goes out as 'repair' deltas; if that is
+ * much, the other is told that it is 'behind', and pulls it by stream. Where both have the same and
+ * yet their sums differ, they disagree on who lives, and tell each other of these members.
  */
 export class EndpointSync {
   readonly #parts: EndpointSyncParts;
+  readonly #pull: EndpointPull;
   readonly #messageBytesMax: number;
   /** This node's record up to here has been broadcast. */
   #flushed: Omit<RecordVersion, 'node'>;
   /** Nodes whose gaps were asked about since the last summary. BOUNDED by {@link ASKED_MAX}. */
   readonly #asked = new Set<string>();
-  /** Whether a disagreement on members was taken up since the last summary. */
-  #exchanged = false;
+  /** Members that were told of since the last summary. */
+  #told = 0;
+  #mismatches = 0;
+  #repairs = 0;
+  /** BOUNDED by `membersMax`. */
+  readonly #lagMs = new Map<string, number>();
 
   constructor(parts: EndpointSyncParts) {
     this.#parts = parts;
     this.#messageBytesMax = parts.tuning.packetBytesMax - PACKET_OVERHEAD_BYTES;
     this.#flushed = { generation: parts.table.ownVersion.generation, version: 0 };
+    this.#pull = new EndpointPull({
+      table: parts.table,
+      timeoutMs: parts.tuning.streamTimeoutMs,
+      ask: parts.ask,
+      apply: (delta, nowMs) => this.#repair(delta, nowMs).news,
+    });
+  }
+
+  get stats(): SyncStats {
+    return { mismatches: this.#mismatches, repairs: this.#repairs, lagMs: this.#lagMs };
   }
 
   /** Broadcasts what this node changed since the last call. */
-  flush(): void {
-    const { table, queue } = this.#parts;
+  flush(nowMs: number): void {
+    const { table } = this.#parts;
     const own = table.ownVersion;
     if (!isNewer(own, this.#flushed)) return;
     const delta = table.deltaFor(own.node, { node: own.node, ...this.#flushed });
@@ -85,67 +121,107 @@ export class EndpointSync {
     const limit = BROADCAST_PACKETS_MAX;
     const { messages } = encodeDeltas(delta, 'delta', this.#messageBytesMax, limit);
     for (const [index, bytes] of messages.entries()) {
-      queue.push(`${own.node}/${own.generation}/${own.version}/${index}`, bytes);
+      this.#broadcast(`${own.node}/${own.generation}/${own.version}/${index}`, bytes, nowMs);
     }
+  }
+
+  /** The others know this node's record as it is. */
+  restored(): void {
+    this.#flushed = this.#parts.table.ownVersion;
+    this.#parts.queue.clear();
   }
 
   /** Sends the summary of all records to `peers`. */
   sendSummaries(peers: readonly PeerAddress[]): void {
     this.#asked.clear();
-    this.#exchanged = false;
-    const bytes = encodeSummary(this.#parts.table.summary());
-    for (const peer of peers) this.#parts.send(peer, [bytes]);
+    this.#told = 0;
+    const summary = this.#parts.table.summary();
+    for (const peer of peers) this.#send(peer, { kind: 'summary', summary });
   }
 
   /** Handles the payload of a user message. */
   receive(payload: Uint8Array, from: PeerAddress, nowMs: number): void {
     const message = decodeEndpointMessage(payload);
-    if (typeof message === 'string') {
-      this.#parts.outbox.count(`user_message_${message}`);
-    } else if (message.kind === 'summary') {
-      if (message.summary !== this.#parts.table.summary()) this.#sendDigest(from, false);
-    } else if (message.kind === 'digest') {
-      this.#answerDigest(message.window, from);
-    } else {
-      const { result, news } = this.#apply(message.delta, nowMs);
-      if (message.kind === 'delta' && news) this.#passOn(message.delta, payload);
-      if (result === 'gap') this.#ask(message.delta.node, from);
-    }
+    if (typeof message === 'string') this.#parts.outbox.count(`user_message_${message}`);
+    else this.#handle(message, payload, from, nowMs);
+  }
+
+  /** Handles a user message that came by stream. @returns the answer, if there is to be one */
+  serve(payload: Uint8Array): Uint8Array | undefined {
+    const message = decodeEndpointMessage(payload);
+    if (typeof message === 'string' || message.kind !== 'pull') return undefined;
+    for (const version of message.versions) this.#parts.table.outbid(version);
+    return this.#pull.serve(message);
+  }
+
+  /** Takes the answer to what this node asked `to` by stream. */
+  answered(to: PeerAddress, payload: Uint8Array, nowMs: number): void {
+    if (!this.#pull.answered(to, payload, nowMs)) this.#parts.outbox.count('pull_malformed');
+  }
+
+  /** This node's user state for a push/pull: what it has, in one sum. */
+  state(): Uint8Array {
+    return encodeEndpointPayload({ kind: 'summary', summary: this.#parts.table.summary() });
   }
 
   /**
-   * This node's user state for a push/pull.
+   * Reads the user state of a push/pull.
    *
-   * @param theirs - What the other side has, if it said so; otherwise it gets this node's record.
+   * @returns whether the other side is a weft node that does not have what this one has
    */
-  state(theirs?: readonly RecordVersion[]): Uint8Array {
-    const { table } = this.#parts;
-    const own = table.deltaFor(table.ownVersion.node, undefined);
-    const deltas = theirs === undefined ? (own ? [own] : []) : this.#lackedBy(theirs);
-    return this.#encodeState(deltas);
+  differsFrom(userState: Uint8Array): boolean {
+    if (userState.length === 0) return false;
+    const state = decodeEndpointMessage(userState);
+    if (typeof state === 'string') this.#parts.outbox.count(`user_state_${state}`);
+    else if (state.kind === 'summary') return state.summary !== this.#parts.table.summary();
+    return false;
   }
 
-  /**
-   * Merges the user state of a push/pull.
-   *
-   * @returns what the other side has; undefined if it is no weft node
-   */
-  merge(userState: Uint8Array, nowMs: number): readonly RecordVersion[] | undefined {
-    if (userState.length === 0) return undefined;
-    const state = decodeState(userState);
-    if (typeof state === 'string') {
-      this.#parts.outbox.count(`user_state_${state}`);
-      return undefined;
+  /** Fetches from `to` all that this node lacks. */
+  pullFrom(to: PeerAddress, nowMs: number): void {
+    this.#pull.start(to, ALL_LEAVES, nowMs);
+  }
+
+  #handle(message: EndpointMessage, payload: Uint8Array, from: PeerAddress, nowMs: number): void {
+    switch (message.kind) {
+      case 'delta':
+        this.#hear(message.delta, payload, from, nowMs);
+        return;
+      case 'repair':
+        if (this.#repair(message.delta, nowMs).result === 'gap')
+          this.#ask(message.delta.node, from);
+        return;
+      case 'summary':
+        this.#compare(message.summary, from);
+        return;
+      case 'branches':
+        this.#compareBranches(message.sums, from);
+        return;
+      case 'leaves':
+        this.#compareLeaves(message.branch, message.sums, from);
+        return;
+      case 'digest':
+        this.#answerDigest(message.windows, message.answer, from);
+        return;
+      case 'behind':
+        this.#pull.start(from, message, nowMs);
+        return;
+      default:
+        this.#parts.outbox.count('user_message_unexpected');
     }
-    for (const delta of state.deltas) this.#apply(delta, nowMs);
-    for (const version of state.versions) this.#parts.table.outbid(version);
-    return state.versions;
   }
 
-  /** Starts a push/pull with `to` if it lacks something. */
-  repairIfLacking(to: PeerAddress, theirs: readonly RecordVersion[]): void {
-    const deltas = this.#lackedBy(theirs);
-    if (deltas.length > 0) this.#parts.repair(to, this.#encodeState(deltas));
+  /** A broadcast. */
+  #hear(delta: Delta, payload: Uint8Array, from: PeerAddress, nowMs: number): void {
+    const { result, news } = this.#apply(delta, nowMs);
+    if (news) this.#passOn(delta, payload, nowMs);
+    if (result === 'gap') this.#ask(delta.node, from);
+  }
+
+  #repair(delta: Delta, nowMs: number): TableApplied {
+    const applied = this.#apply(delta, nowMs);
+    if (applied.news) this.#repairs++;
+    return applied;
   }
 
   #apply(delta: Delta, nowMs: number): TableApplied {
@@ -153,85 +229,172 @@ export class EndpointSync {
     table.outbid(delta);
     const applied = table.apply(delta, nowMs);
     if (applied.result === 'full') outbox.count('endpoint_table_full');
+    if (applied.isUpdate && delta.atMs > 0) this.#noteLag(delta);
     if (applied.change !== undefined) outbox.event({ kind: 'endpoints', ...applied.change });
     return applied;
   }
 
+  #noteLag({ node, atMs }: Delta): void {
+    const { epochMs, tuning } = this.#parts;
+    this.#lagMs.delete(node); // the longest unchanged comes first, and goes first
+    this.#lagMs.set(node, Math.max(0, epochMs() - atMs));
+    const [oldest] = this.#lagMs.keys();
+    if (this.#lagMs.size > tuning.membersMax && oldest !== undefined) this.#lagMs.delete(oldest);
+  }
+
   /** An epidemic: what was news here is sent on as it came. What was not would never die out. */
-  #passOn({ node, generation, since, version }: Delta, payload: Uint8Array): void {
+  #passOn({ node, generation, since, version }: Delta, payload: Uint8Array, nowMs: number): void {
     const message = new Uint8Array(payload.length + 1);
     message[0] = MESSAGE_TYPE.user; // was taken off by the decoder
     message.set(payload, 1);
-    this.#parts.queue.push(`${node}/${generation}/${since}-${version}`, message);
+    this.#broadcast(`${node}/${generation}/${since}-${version}`, message, nowMs);
+  }
+
+  #broadcast(name: string, message: Uint8Array, nowMs: number): void {
+    const { queue, hasten } = this.#parts;
+    // While there is a steady stream of news the protocol's own pace is kept.
+    if (queue.size === 0) hasten(nowMs);
+    queue.push(name, message);
   }
 
   /** Asks `from`, who has more of `node`'s record, for what is missing here. */
   #ask(node: string, from: PeerAddress): void {
     if (this.#asked.has(node) || this.#asked.size >= ASKED_MAX) return;
     this.#asked.add(node);
-    const version = this.#parts.table.versionOf(node);
-    const versions = version === undefined ? [] : [version];
-    // The range of this one name: no text lies between a name and it with a zero behind.
-    const window = { from: node, until: `${node}\0`, versions, answer: true };
-    this.#parts.send(from, [encodeWindow(window)]);
+    const first = leafOf(node);
+    const range = { first, last: first + 1 };
+    this.#sendDigests(from, [{ ...range, versions: this.#seenIn(range) }], true);
   }
 
-  #sendDigest(to: PeerAddress, answer: boolean): void {
-    const versions = this.#parts.table.digest();
-    const start = Math.floor(this.#parts.random.next() * versions.length);
-    const options = { bytesMax: this.#messageBytesMax, answer };
-    this.#parts.send(to, [encodeDigest(versions, start, options)]);
+  #compare(summary: string, from: PeerAddress): void {
+    const { table } = this.#parts;
+    if (summary === table.summary()) return;
+    this.#mismatches++;
+    if (table.recordCount <= WHOLE_DIGEST_RECORDS_MAX) {
+      const versions = this.#seenIn(ALL_LEAVES);
+      const { windows, rest } = packWindows(ALL_LEAVES, versions, this.#messageBytesMax, 1);
+      if (rest === undefined) {
+        this.#sendDigests(from, windows, false);
+        return;
+      }
+    }
+    this.#send(from, { kind: 'branches', sums: table.tree.branches() });
   }
 
-  #answerDigest(window: DigestWindow, from: PeerAddress): void {
-    const { table, send, repair, exchange } = this.#parts;
-    for (const version of window.versions) table.outbid(version);
-    const deltas = this.#lackedBy(window.versions, window);
+  /** Lists what is in the branches that differ; if that is too much, compares their leaves first. */
+  #compareBranches(sums: Uint8Array, from: PeerAddress): void {
+    const { table } = this.#parts;
+    const branches = this.#turned(differingSums(table.tree.branches(), sums));
+    const windows: DigestWindow[] = [];
+    const mean = table.recordCount / TREE_FANOUT;
+    const few = branches.length * mean <= WHOLE_DIGEST_RECORDS_MAX;
+    for (const branch of few ? branches : []) {
+      const range = { first: branch * TREE_FANOUT, last: (branch + 1) * TREE_FANOUT };
+      const versions = this.#seenIn(range);
+      windows.push(...packWindows(range, versions, this.#messageBytesMax, DIGESTS_MAX).windows);
+    }
+    if (few) this.#sendDigests(from, windows, false);
+    for (const branch of few ? [] : branches.slice(0, DIGESTS_MAX)) {
+      this.#send(from, { kind: 'leaves', branch, sums: table.tree.leaves(branch) });
+    }
+  }
+
+  #compareLeaves(branch: number, sums: Uint8Array, from: PeerAddress): void {
+    const { table } = this.#parts;
+    const base = branch * TREE_FANOUT;
+    const differing = this.#turned(differingSums(table.tree.leaves(branch), sums));
+    const versions = this.#seenIn({ first: base, last: base + TREE_FANOUT });
+    const windows = differing.flatMap((index) => {
+      const range = { first: base + index, last: base + index + 1 };
+      const inside = versions.filter(({ leaf }) => leaf === range.first);
+      return packWindows(range, inside, this.#messageBytesMax, 1).windows;
+    });
+    this.#sendDigests(from, windows, false);
+  }
+
+  #answerDigest(windows: readonly DigestWindow[], isAnswer: boolean, from: PeerAddress): void {
+    const { table } = this.#parts;
+    const deltas: Delta[] = [];
+    const behind: DigestWindow[] = [];
+    for (const window of windows) {
+      for (const version of window.versions) table.outbid(version);
+      const mine = this.#seenIn(window);
+      const theirs = new Map(window.versions.map((version) => [version.node, version]));
+      for (const { node } of mine) {
+        const delta = table.deltaFor(node, theirs.get(node));
+        if (delta !== undefined) deltas.push(delta);
+      }
+      if (window.versions.some((version) => this.#isBehind(version))) {
+        behind.push({ first: window.first, last: window.last, versions: mine.map(bare) });
+      }
+      for (const version of window.versions) this.#settle(version, from);
+    }
+    const [first, last] = [windows[0], windows.at(-1)];
+    if (!this.#sendRepairs(from, deltas) && first !== undefined && last !== undefined) {
+      this.#send(from, {
+        kind: 'behind',
+        first: first.first,
+        last: Math.max(first.last, last.last),
+      });
+    }
+    if (!isAnswer) this.#sendDigests(from, behind, true);
+  }
+
+  /** @returns false if they are more than some packets hold: then a part has been sent */
+  #sendRepairs(to: PeerAddress, deltas: readonly Delta[]): boolean {
     const messages: Uint8Array[] = [];
     let whole = true;
     for (const delta of deltas) {
       const room = REPAIR_PACKETS_MAX - messages.length;
+      whole = room > 0;
+      if (!whole) break;
       const part = encodeDeltas(delta, 'repair', this.#messageBytesMax, room);
       messages.push(...part.messages);
-      whole &&= part.whole;
-      if (!whole || messages.length >= REPAIR_PACKETS_MAX) break;
+      whole = part.whole;
+      if (!whole) break;
     }
-    if (whole) send(from, messages);
-    else repair(from, this.#encodeState(deltas));
-    const behind = window.versions.some((theirs) => {
-      const mine = table.versionOf(theirs.node);
-      return mine === undefined || isNewer(theirs, mine);
-    });
-    if (window.answer) return;
-    const isWhole = window.from === '' && window.until === '';
-    if (behind) this.#sendDigest(from, true);
-    else if (deltas.length === 0 && isWhole && !this.#exchanged) {
-      this.#exchanged = true;
-      exchange(from);
-    }
+    // What is fetched as a whole need not be sent in part.
+    if (whole) this.#parts.send(to, messages);
+    return whole;
   }
 
-  /** What the node that has `theirs` lacks, of the records in `range`. */
-  #lackedBy(
-    theirs: readonly RecordVersion[],
-    range: { readonly from: string; readonly until: string } = { from: '', until: '' },
-  ): Delta[] {
+  #isBehind(theirs: RecordVersion): boolean {
+    const mine = this.#parts.table.versionOf(theirs.node);
+    return mine === undefined || isNewer(theirs, mine);
+  }
+
+  /** Tells the other node of a member that it takes for live and this node does not, or the reverse. */
+  #settle({ node, isLive }: SeenVersion, from: PeerAddress): void {
+    const { table, tellOf } = this.#parts;
+    if (isLive === table.isLive(node) || this.#told >= TOLD_MAX) return;
+    this.#told++;
+    tellOf(from, node);
+  }
+
+  #seenIn(range: LeafRange): (SeenVersion & { readonly leaf: number })[] {
     const { table } = this.#parts;
-    const known = new Map(theirs.map((version) => [version.node, version]));
-    const deltas: Delta[] = [];
-    for (const { node } of table.digest()) {
-      if (node < range.from || (range.until !== '' && node >= range.until)) continue;
-      const delta = table.deltaFor(node, known.get(node));
-      if (delta !== undefined) deltas.push(delta);
-    }
-    return deltas;
+    const versions = table.versionsIn(range.first, range.last);
+    return versions.map((version) => ({ ...version, isLive: table.isLive(version.node) }));
   }
 
-  /** As many of `deltas` as fit: the others are found lacking again. */
-  #encodeState(deltas: readonly Delta[]): Uint8Array {
-    const versions = this.#parts.table.digest();
-    const bytes = encodeState({ versions, deltas });
-    if (bytes.length <= STATE_BYTES_MAX || deltas.length === 0) return bytes;
-    return this.#encodeState(deltas.slice(0, deltas.length >> 1));
+  /** From a random one on: what is cut off has its turn another time. */
+  #turned(indexes: readonly number[]): number[] {
+    const start = Math.floor(this.#parts.random.next() * indexes.length);
+    return [...indexes.slice(start), ...indexes.slice(0, start)];
   }
+
+  #sendDigests(to: PeerAddress, windows: readonly DigestWindow[], answer: boolean): void {
+    const digests = packDigests(windows, this.#messageBytesMax);
+    for (const some of digests.slice(0, DIGESTS_MAX)) {
+      this.#send(to, { kind: 'digest', windows: some, answer });
+    }
+  }
+
+  #send(to: PeerAddress, message: EndpointMessage): void {
+    this.#parts.send(to, [encodeEndpointMessage(message)]);
+  }
+}
+
+function bare({ node, generation, version, isLive }: SeenVersion): SeenVersion {
+  return { node, generation, version, isLive };
 }

@@ -73,6 +73,11 @@ export class FieldReader {
     return addressText(this.#raw(name, 16)) ?? this.#fail('');
   }
 
+  /** Whatever the field holds; nil if it is missing. */
+  value(name: string): MsgpackValue {
+    return this.#fields.get(name) ?? null;
+  }
+
   array(name: string): readonly MsgpackValue[] {
     const value = this.#fields.get(name) ?? [];
     return isArray(value) ? value : this.#fail([]);

@@ -2,17 +2,18 @@ import type { Random } from '../core/capabilities.ts';
 import { BroadcastQueue } from './broadcast-queue.ts';
 import { utf8Bytes } from './bytes.ts';
 import { checkTuning, type GossipTuning, LAN_TUNING } from './config.ts';
-import { type Effect, Outbox, type PushPullEffect } from './effects.ts';
-import { EndpointSync } from './endpoint-sync.ts';
+import { type AskEffect, type Effect, Outbox, type PushPullEffect } from './effects.ts';
+import type { EndpointRecord } from './endpoint-record.ts';
+import { EndpointSync, type SyncStats } from './endpoint-sync.ts';
 import { EndpointTable, type OwnerState } from './endpoint-table.ts';
 import { NODE_NAME_BYTES_MAX } from './field-reader.ts';
 import { MachineTime } from './machine-time.ts';
-import { isLive, type MemberView } from './member.ts';
+import { isLive, type Member, type MemberView } from './member.ts';
 import { encodeMessage, META_BYTES_MAX } from './messages.ts';
 import { decodePacket } from './packet.ts';
 import { addressBytes, type PeerAddress } from './peer-address.ts';
 import { Periodic } from './periodic.ts';
-import { encodePushPull, type PushPull } from './push-pull.ts';
+import { encodePushPull, encodeUserStream, type PushPull } from './push-pull.ts';
 import { Swim } from './swim.ts';
 
 /**
@@ -33,6 +34,32 @@ export interface GossipConfig extends PeerAddress {
 }
 
 /**
+ * Lets machines of one process hold once what they have in common: in a simulation of thousands of
+ * nodes each knows all others, and mostly the same of them.
+ */
+export interface Sharing {
+  /** @returns `member`, or another object that says the same */
+  member(member: Member): Member;
+  /** @returns `record`, or another object that says the same; it is not changed any more */
+  record(record: EndpointRecord): EndpointRecord;
+}
+
+/** What a node knows, to start others with. */
+export interface GossipSnapshot {
+  readonly members: readonly Member[];
+  readonly records: readonly EndpointRecord[];
+}
+
+/** What {@link Gossip} works with. */
+export interface GossipDeps {
+  /** Decides whom to probe, tell and ask, and when. */
+  readonly random: Random;
+  /** Milliseconds since the epoch, to tell how old a change is; 0 without it. */
+  readonly epochMs?: () => number;
+  readonly sharing?: Sharing;
+}
+
+/**
  * One node's gossip: membership and the endpoint tables on top, as one state machine without I/O.
  * Every input gives the effects that the caller must perform, in order. `nowMs` is a
  * {@link Clock.nowMs}; jumps of it do no harm.
@@ -49,10 +76,9 @@ export class Gossip {
   readonly #summaryTurn: Periodic;
 
   /**
-   * @param deps - `random` decides whom to probe, tell and ask, and when.
    * @throws {RangeError} if the name, the address, the port or the meta cannot be used
    */
-  constructor(deps: { readonly random: Random }, config: GossipConfig, nowMs: number) {
+  constructor(deps: GossipDeps, config: GossipConfig, nowMs: number) {
     checkConfig(config);
     const tuning = { ...LAN_TUNING, ...config.tuning };
     checkTuning(tuning);
@@ -60,24 +86,29 @@ export class Gossip {
     this.tuning = tuning;
     const { name, address, port, generation, meta = new Uint8Array() } = config;
     const outbox = this.#outbox;
-    const userQueue = new BroadcastQueue(tuning.queueMax);
+    const { random, epochMs = () => 0, sharing } = deps;
+    const queue = new BroadcastQueue(tuning.queueMax);
     this.#time = new MachineTime(nowMs, tuning.probeTimeoutMs / 2);
-    this.table = new EndpointTable(name, generation, tuning, nowMs);
-    const encodeState = (join: boolean): Uint8Array =>
-      this.#encodePushPull(join, this.#sync.state());
+    const shareRecord = sharing && ((record: EndpointRecord) => sharing.record(record));
+    this.table = new EndpointTable(
+      name,
+      generation,
+      { tuning, epochMs, share: shareRecord },
+      nowMs,
+    );
+    const encodeState = (join: boolean): Uint8Array => this.#encodePushPull(join);
     const self = { name, address, port, meta, versions: PROTOCOL_VERSIONS };
-    const shared = { tuning, random: deps.random, outbox };
-    this.#swim = new Swim({ ...shared, userQueue, encodeState }, self, nowMs);
+    const shared = { tuning, random, outbox };
+    const userBroadcasts = { queue, suits: (node: string) => this.#isWeft(node) };
+    const share = sharing && ((member: Member) => sharing.member(member));
+    this.#swim = new Swim({ ...shared, userBroadcasts, encodeState, share }, self, nowMs);
     this.#sync = new EndpointSync({
       ...shared,
-      table: this.table,
-      queue: userQueue,
+      ...{ table: this.table, queue, epochMs },
+      hasten: (now) => this.#swim.hasten(now),
       send: (to, messages) => this.#swim.sender.sendUser(to, messages),
-      exchange: (to) => this.#swim.exchange(to, 'sync'),
-      repair: (to, userState) => {
-        const bytes = this.#encodePushPull(false, userState);
-        outbox.push({ kind: 'pushPull', to, bytes, purpose: 'repair' });
-      },
+      tellOf: (to, node) => this.#swim.tellOf(to, node),
+      ask: (to, payload) => outbox.push({ kind: 'ask', to, bytes: encodeUserStream(payload) }),
     });
     this.#summaryTurn = new Periodic(nowMs + deps.random.next() * tuning.summaryIntervalMs);
   }
@@ -92,9 +123,47 @@ export class Gossip {
     return this.#swim.members();
   }
 
+  /** How many members live, and how many are known at all; less than {@link members} takes. */
+  memberCounts(): { readonly alive: number; readonly known: number } {
+    return this.#swim.memberCounts();
+  }
+
   /** What was dropped, by reason. */
   counters(): Record<string, number> {
     return this.#outbox.counters();
+  }
+
+  /** How the endpoint tables compare with those of other nodes. */
+  syncStats(): SyncStats {
+    return this.#sync.stats;
+  }
+
+  /** All that is visible here. */
+  snapshot(): GossipSnapshot {
+    const members = [...this.#swim.stateToPush()].filter(isLive);
+    return { members, records: [...this.table.records()] };
+  }
+
+  /** Starts with what others knew: members that live, and their records. Nothing is reported. */
+  restore({ members, records }: GossipSnapshot, nowMs: number): void {
+    const now = this.#time.advance(nowMs);
+    this.#swim.restore(members);
+    this.table.restore(records, now);
+    this.#sync.restored();
+  }
+
+  /** The same with all that `other` knows, this node included: for thousands of nodes alike. */
+  restoreLike(other: Gossip): void {
+    this.#swim.adopt(other.#swim);
+    this.table.adopt(other.table);
+    this.#sync.restored();
+  }
+
+  /** Begins to tell of changes of the own record at once: otherwise the next tick does. */
+  announce(nowMs: number): Effect[] {
+    const now = this.#time.advance(nowMs);
+    this.#sync.flush(now);
+    return this.#finish(now);
   }
 
   /** Takes one UDP payload. Anything malformed in it is counted and not answered. */
@@ -112,11 +181,11 @@ export class Gossip {
   /** Does what is due. To be called at {@link nextDeadlineMs}; earlier and later do no harm. */
   tick(nowMs: number): Effect[] {
     const now = this.#time.advance(nowMs);
-    this.#sync.flush();
+    this.#sync.flush(now);
     this.#swim.tick(now);
     if (this.#summaryTurn.take(now, this.tuning.summaryIntervalMs)) {
       this.table.collect(now);
-      this.#sync.sendSummaries(this.#weftPeers());
+      this.#sync.sendSummaries(this.#peersToCompare());
     }
     return this.#finish(now);
   }
@@ -151,23 +220,44 @@ export class Gossip {
     nowMs: number,
   ): { readonly effects: Effect[]; readonly reply: Uint8Array } {
     const now = this.#time.advance(nowMs);
-    const theirs = this.#sync.merge(request.userState, now);
     // memberlist answers before it merges; this way the answer has what the merge found out.
     this.#swim.merge(request.nodes, now);
     const effects = this.#finish(now);
-    return { effects, reply: this.#encodePushPull(request.join, this.#sync.state(theirs)) };
+    return { effects, reply: this.#encodePushPull(request.join) };
   }
 
   /** Takes the answer to a push/pull that this node started. */
   pushPullReply(started: PushPullEffect, reply: PushPull, nowMs: number): Effect[] {
     const now = this.#time.advance(nowMs);
-    const theirs = this.#sync.merge(reply.userState, now);
     this.#swim.merge(reply.nodes, now);
     this.#settleOwners(now);
-    // A repair is not followed by another: what it did not bring, the summaries will.
-    if (theirs !== undefined && started.purpose !== 'repair') {
-      this.#sync.repairIfLacking(started.to, theirs);
-    }
+    const differs = this.#sync.differsFrom(reply.userState);
+    // Who comes new, or comes back, lacks much; what others lack, the summaries will tell.
+    if (differs && started.purpose === 'join') this.#sync.pullFrom(started.to, now);
+    return this.#finish(now);
+  }
+
+  /**
+   * Takes a user message that came by stream.
+   *
+   * @returns the answer to write to the stream, if there is one
+   */
+  streamUser(
+    payload: Uint8Array,
+    from: PeerAddress,
+    nowMs: number,
+  ): { readonly effects: Effect[]; readonly reply?: Uint8Array } {
+    const now = this.#time.advance(nowMs);
+    const answer = this.#sync.serve(payload);
+    if (answer === undefined) this.#sync.receive(payload, from, now);
+    const effects = this.#finish(now);
+    return answer === undefined ? { effects } : { effects, reply: encodeUserStream(answer) };
+  }
+
+  /** Takes the payload of the answer to what this node asked. */
+  answered(asked: AskEffect, payload: Uint8Array, nowMs: number): Effect[] {
+    const now = this.#time.advance(nowMs);
+    this.#sync.answered(asked.to, payload, now);
     return this.#finish(now);
   }
 
@@ -184,15 +274,19 @@ export class Gossip {
     return encodeMessage({ kind: 'ack', sequence: ping.sequence });
   }
 
-  /** Random members that have a record: serf agents have none, and would log our messages. */
-  #weftPeers(): PeerAddress[] {
-    return this.#swim.pick(this.tuning.gossipNodes, (member) => {
-      return isLive(member) && this.table.versionOf(member.name) !== undefined;
-    });
+  /** Random members that have tables to compare. */
+  #peersToCompare(): PeerAddress[] {
+    const { gossipNodes } = this.tuning;
+    return this.#swim.pick(gossipNodes, (member) => isLive(member) && this.#isWeft(member.name));
   }
 
-  #encodePushPull(join: boolean, userState: Uint8Array): Uint8Array {
-    return encodePushPull(this.#swim.stateToPush(), userState, join);
+  /** Whether messages about endpoints mean something to `node`: serf agents would log them. */
+  #isWeft(node: string): boolean {
+    return this.table.versionOf(node) !== undefined;
+  }
+
+  #encodePushPull(join: boolean): Uint8Array {
+    return encodePushPull(this.#swim.stateToPush(), this.#sync.state(), join);
   }
 
   #finish(now: number): Effect[] {

@@ -11,8 +11,8 @@ const DRAWS_PER_PICK = 16;
  */
 export class MemberTable {
   readonly #random: Random;
-  readonly #index = new NameIndex();
-  readonly #bySlot: (Member | undefined)[] = [];
+  #index = new NameIndex();
+  #bySlot: (Member | undefined)[] = [];
   /** Members that are not alive: the few that something is to be done about. */
   readonly #troubled = new Map<string, Member>();
   /** Slots of all members, shuffled at each wrap. */
@@ -23,6 +23,18 @@ export class MemberTable {
 
   constructor(random: Random) {
     this.#random = random;
+  }
+
+  /** Knows what `other` knows from now on. */
+  adopt(other: MemberTable): void {
+    this.#index = other.#index.clone();
+    this.#bySlot = other.#bySlot.slice();
+    this.#ring = other.#ring.slice();
+    this.#ringSize = other.#ringSize;
+    this.#ringNext = this.#ringSize; // the order is its own
+    this.#live = other.#live;
+    this.#troubled.clear();
+    for (const member of other.#troubled.values()) this.#troubled.set(member.name, member);
   }
 
   get size(): number {

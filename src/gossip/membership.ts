@@ -43,6 +43,8 @@ export class Membership {
   /** Failed members that were reaped, for reconnects. BOUNDED by `membersMax`: the oldest goes. */
   readonly #failed = new Map<string, Member>();
   #leaving = false;
+  /** When the first suspect's time is over; undefined if that must be looked up. */
+  #deadlineMs: number | undefined;
 
   /** @param self - This node, not yet in the table. */
   constructor(parts: MembershipParts, self: Member) {
@@ -90,6 +92,19 @@ export class Membership {
     }
   }
 
+  /**
+   * What to tell one other node of `name`: a member that is dead here is only suspected there, so that
+   * it can refute. Undefined if it is not known.
+   */
+  rumourOf(name: string): Rumour | undefined {
+    const member = this.#parts.table.get(name) ?? this.#failed.get(name);
+    if (member === undefined) return undefined;
+    const { state, incarnation } = member;
+    if (isLive(member)) return aliveOf(member);
+    if (state === 'left') return { kind: 'dead', incarnation, node: name, from: name };
+    return { kind: 'suspect', incarnation, node: name, from: this.#selfName };
+  }
+
   /** Tells everyone that this node leaves; after this it refutes nothing. */
   leave(nowMs: number): void {
     if (this.#leaving) return;
@@ -120,10 +135,12 @@ export class Membership {
 
   /** When {@link expire} has something to do next; Infinity if nothing is pending. */
   nextDeadlineMs(): number {
+    if (this.#deadlineMs !== undefined) return this.#deadlineMs;
     let deadlineMs = Number.POSITIVE_INFINITY;
     for (const { suspicion } of this.#parts.table.troubled()) {
       if (suspicion !== undefined) deadlineMs = Math.min(deadlineMs, suspicion.deadlineMs);
     }
+    this.#deadlineMs = deadlineMs;
     return deadlineMs;
   }
 
@@ -196,7 +213,10 @@ export class Membership {
     if (member === undefined || rumour.incarnation < member.incarnation) return;
     if (member.suspicion !== undefined) {
       // Independent accusers shorten the suspicion: others should hear of each.
-      if (member.suspicion.confirm(rumour.from)) this.#broadcast(rumour);
+      if (member.suspicion.confirm(rumour.from)) {
+        this.#broadcast(rumour);
+        this.#deadlineMs = undefined;
+      }
       return;
     }
     if (member.state !== 'alive') return;
@@ -243,6 +263,9 @@ export class Membership {
   #put(member: Member): Member {
     const { table, share } = this.#parts;
     const kept = member.state === 'alive' && share !== undefined ? share(member) : member;
+    if (table.get(member.name)?.state !== 'alive' || member.state !== 'alive') {
+      this.#deadlineMs = undefined;
+    }
     table.put(kept);
     return kept;
   }

@@ -15,9 +15,23 @@ const PLACES_MIN = 16;
 export class NameIndex {
   /** Slots by hash; a power of two, at least twice as many as there are names. */
   #places = new Int32Array(PLACES_MIN).fill(EMPTY);
-  readonly #names: (string | undefined)[] = [];
-  readonly #free: number[] = [];
+  #names: (string | undefined)[] = [];
+  #free: number[] = [];
   #size = 0;
+  /** Whether a clone has the same arrays: whoever changes them first makes copies. */
+  #isShared = false;
+
+  /** An index with the same slots. */
+  clone(): NameIndex {
+    const copy = new NameIndex();
+    copy.#places = this.#places;
+    copy.#names = this.#names;
+    copy.#free = this.#free;
+    copy.#size = this.#size;
+    copy.#isShared = true;
+    this.#isShared = true;
+    return copy;
+  }
 
   /** Names that have a slot. */
   get size(): number {
@@ -44,6 +58,7 @@ export class NameIndex {
   add(name: string): number {
     const known = this.get(name);
     if (known !== undefined) return known;
+    this.#unshare();
     if ((this.#size + 1) * 2 > this.#places.length) this.#grow();
     const slot = this.#free.pop() ?? this.#names.length;
     this.#names[slot] = name;
@@ -57,6 +72,7 @@ export class NameIndex {
     const place = this.#placeOf(name);
     const slot = this.#places[place] ?? EMPTY;
     if (slot === EMPTY) return undefined;
+    this.#unshare();
     this.#names[slot] = undefined;
     this.#free.push(slot);
     this.#size--;
@@ -79,6 +95,14 @@ export class NameIndex {
       }
     }
     this.#places[hole] = EMPTY;
+  }
+
+  #unshare(): void {
+    if (!this.#isShared) return;
+    this.#places = this.#places.slice();
+    this.#names = this.#names.slice();
+    this.#free = this.#free.slice();
+    this.#isShared = false;
   }
 
   #homeOf(name: string): number {

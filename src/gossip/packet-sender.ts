@@ -15,13 +15,20 @@ import type { PeerAddress } from './peer-address.ts';
 /** First protocol version whose receivers check a CRC (memberlist net.go `rawSendMsgPacket`). */
 const CRC_VERSION = 5;
 
+/** Broadcasts, and who gets them. */
+export interface BroadcastSource {
+  readonly queue: BroadcastQueue;
+  /** Whether the member `node` understands them; all do if undefined. */
+  readonly suits?: (node: string) => boolean;
+}
+
 /** What {@link PacketSender} works on. */
 export interface PacketSenderParts {
   readonly tuning: GossipTuning;
   readonly table: MemberTable;
   readonly outbox: Outbox;
   /** Sources of piggybacked broadcasts: a later one gets the room that the earlier left. */
-  readonly queues: readonly BroadcastQueue[];
+  readonly queues: readonly BroadcastSource[];
 }
 
 /** Packs messages into packets, with queued broadcasts in the room that is left. */
@@ -40,12 +47,12 @@ export class PacketSender {
   send(to: PeerAddress, node: string, messages: readonly Message[]): void {
     const own = messages.map(encodeMessage);
     const usedBytes = own.reduce((sum, part) => sum + part.length + COMPOUND_ENTRY_BYTES, 0);
-    this.#emit(to, node, [...own, ...this.#takeBroadcasts(usedBytes, own.length)]);
+    this.#emit(to, node, [...own, ...this.#takeBroadcasts(node, usedBytes, own.length)]);
   }
 
   /** Sends a packet of broadcasts. @returns false if there was none */
   sendBroadcasts(to: PeerAddress, node: string): boolean {
-    const broadcasts = this.#takeBroadcasts(0, 0);
+    const broadcasts = this.#takeBroadcasts(node, 0, 0);
     if (broadcasts.length > 0) this.#emit(to, node, broadcasts);
     return broadcasts.length > 0;
   }
@@ -55,12 +62,13 @@ export class PacketSender {
     for (const message of messages) this.#push(to, encodePacket([message], true));
   }
 
-  #takeBroadcasts(usedBytes: number, usedCount: number): Uint8Array[] {
+  #takeBroadcasts(node: string, usedBytes: number, usedCount: number): Uint8Array[] {
     const { tuning, table, queues } = this.#parts;
     const limit = retransmitLimit(tuning.retransmitMult, table.size);
     let freeBytes = tuning.packetBytesMax - CRC_HEADER_BYTES - COMPOUND_HEADER_BYTES - usedBytes;
     const taken: Uint8Array[] = [];
-    for (const queue of queues) {
+    for (const { queue, suits } of queues) {
+      if (queue.size === 0 || suits?.(node) === false) continue;
       const countMax = COMPOUND_MESSAGES_MAX - usedCount - taken.length;
       const some = queue.take(freeBytes, COMPOUND_ENTRY_BYTES, limit, countMax);
       for (const bytes of some) freeBytes -= bytes.length + COMPOUND_ENTRY_BYTES;

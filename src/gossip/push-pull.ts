@@ -2,7 +2,7 @@ import { ByteWriter } from './bytes.ts';
 import { FieldReader } from './field-reader.ts';
 import { MEMBER_STATES, type Member, type MemberState } from './member.ts';
 import { type Alive, MESSAGE_TYPE, META_BYTES_MAX, VERSIONS_BYTES } from './messages.ts';
-import { decodeMsgpack, type MsgpackResult, writeMsgpack } from './msgpack.ts';
+import { decodeMsgpack, encodeMsgpack, type MsgpackResult, writeMsgpack } from './msgpack.ts';
 import { addressBytes } from './peer-address.ts';
 
 /** Largest stream message that is read. memberlist's is 20 MiB of user state. */
@@ -58,18 +58,35 @@ export function encodePushPull(
   const nodes = [...members];
   const writer = new ByteWriter().uint8(MESSAGE_TYPE.pushPull);
   writeMsgpack(writer, { Join: join, Nodes: nodes.length, UserStateLen: userState.length });
-  for (const node of nodes) {
-    writeMsgpack(writer, {
-      Addr: addressBytes(node.address),
-      Incarnation: node.incarnation,
-      Meta: node.meta,
-      Name: node.name,
-      Port: node.port,
-      State: MEMBER_STATES.indexOf(node.state),
-      Vsn: node.versions,
-    });
-  }
+  for (const node of nodes) writer.bytes(encodedNode(node));
   return writer.bytes(userState).finish();
+}
+
+/** Members are values: each is encoded once, however many push/pulls carry it. */
+const ENCODED_NODES = new WeakMap<Member, Uint8Array>();
+
+/** A member as memberlist's `pushNodeState`. */
+function encodedNode(node: Member): Uint8Array {
+  const known = ENCODED_NODES.get(node);
+  if (known !== undefined) return known;
+  const bytes = encodeMsgpack({
+    Addr: addressBytes(node.address),
+    Incarnation: node.incarnation,
+    Meta: node.meta,
+    Name: node.name,
+    Port: node.port,
+    State: MEMBER_STATES.indexOf(node.state),
+    Vsn: node.versions,
+  });
+  ENCODED_NODES.set(node, bytes);
+  return bytes;
+}
+
+/** Encodes a user message for a stream: type byte, `userMsgHeader`, the payload. */
+export function encodeUserStream(payload: Uint8Array): Uint8Array {
+  const writer = new ByteWriter().uint8(MESSAGE_TYPE.user);
+  writeMsgpack(writer, { UserMsgLen: payload.length });
+  return writer.bytes(payload).finish();
 }
 
 /**

@@ -7,7 +7,7 @@ import { isLive, type Member, type MemberView, newMember, viewMember } from './m
 import { MemberTable } from './member-table.ts';
 import { Membership } from './membership.ts';
 import { encodeMessage, type Message, type Rumour } from './messages.ts';
-import { PacketSender } from './packet-sender.ts';
+import { type BroadcastSource, PacketSender } from './packet-sender.ts';
 import { formatPeer, type PeerAddress, samePeer } from './peer-address.ts';
 import { Periodic } from './periodic.ts';
 import { type ProbeAction, Prober } from './prober.ts';
@@ -15,6 +15,9 @@ import type { PushPullNode } from './push-pull.ts';
 
 /** Addresses that {@link Swim.join} remembers; later ones are dropped. */
 export const SEEDS_MAX = 64;
+
+/** Rounds of gossip come so many times as often as usual at most. Our own. */
+const HASTE = 4;
 
 /** This node, as others will know it. */
 export interface SelfConfig extends PeerAddress {
@@ -28,8 +31,8 @@ export interface SwimParts {
   readonly tuning: GossipTuning;
   readonly random: Random;
   readonly outbox: Outbox;
-  /** Queue of user messages, which ride where rumours leave room. */
-  readonly userQueue: BroadcastQueue;
+  /** User messages, which ride where rumours leave room. */
+  readonly userBroadcasts: BroadcastSource;
   /** Encodes a push/pull to start, user state included. */
   readonly encodeState: (join: boolean) => Uint8Array;
   /** See {@link Sharing}. */
@@ -67,9 +70,9 @@ export class Swim {
     this.#table = new MemberTable(random);
     this.#queue = new BroadcastQueue(tuning.queueMax);
     this.#awareness = new Awareness(tuning.awarenessMaxMultiplier);
-    const { outbox, userQueue } = parts;
+    const { outbox, userBroadcasts } = parts;
     const shared = { tuning, table: this.#table, awareness: this.#awareness, outbox };
-    this.sender = new PacketSender({ ...shared, queues: [this.#queue, userQueue] });
+    this.sender = new PacketSender({ ...shared, queues: [{ queue: this.#queue }, userBroadcasts] });
     const tell = (to: PeerAddress, rumour: Rumour): void => this.sender.send(to, '', [rumour]);
     const { share } = parts;
     this.#membership = new Membership(
@@ -97,6 +100,13 @@ export class Swim {
     const { self } = this.#membership;
     const others = [...this.#table.values(), ...this.#membership.failed()];
     return [self, ...others.filter((member) => member !== self)].map(viewMember);
+  }
+
+  /** Members that are alive, suspects apart, and all that are in the table. */
+  memberCounts(): { readonly alive: number; readonly known: number } {
+    let suspects = 0;
+    for (const { state } of this.#table.troubled()) if (state === 'suspect') suspects++;
+    return { alive: this.#table.liveCount - suspects, known: this.#table.size };
   }
 
   /** Members to tell another node of in a push/pull. */
@@ -152,6 +162,29 @@ export class Swim {
       default:
         this.#membership.apply(message, nowMs);
     }
+  }
+
+  /** Starts with `members`, as if all had been heard of before. */
+  restore(members: Iterable<Member>): void {
+    for (const member of members) if (member.name !== this.#self.name) this.#table.put(member);
+    this.#queue.clear();
+  }
+
+  /** Starts with the members that `other` knows, this node among them. */
+  adopt(other: Swim): void {
+    this.#table.adopt(other.#table);
+    this.#queue.clear();
+  }
+
+  /** Makes the next round of gossip come soon: there is something to tell after there was nothing. */
+  hasten(nowMs: number): void {
+    this.#gossipTurn.hasten(nowMs, this.#parts.tuning.gossipIntervalMs / HASTE);
+  }
+
+  /** Tells `to` what is thought of the member `node` here, as a push/pull would of all. */
+  tellOf(to: PeerAddress, node: string): void {
+    const rumour = this.#membership.rumourOf(node);
+    if (rumour !== undefined) this.sender.send(to, '', [rumour]);
   }
 
   /** Merges the members of a push/pull. */

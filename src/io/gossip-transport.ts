@@ -2,7 +2,13 @@ import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dg
 import { once } from 'node:events';
 import { connect, createServer, isIPv6, type Server, type Socket } from 'node:net';
 import type { Clock, Log } from '../core/capabilities.ts';
-import type { Effect, GossipEvent, PushPullEffect, StreamPingEffect } from '../gossip/effects.ts';
+import type {
+  AskEffect,
+  Effect,
+  GossipEvent,
+  PushPullEffect,
+  StreamPingEffect,
+} from '../gossip/effects.ts';
 import type { Gossip } from '../gossip/gossip.ts';
 import { formatPeer, type PeerAddress } from '../gossip/peer-address.ts';
 import { readStream, StreamBudget } from './gossip-stream.ts';
@@ -92,6 +98,11 @@ export class GossipTransport {
     this.#perform(this.#gossip.join(seeds, this.#clock.nowMs()));
   }
 
+  /** Tells the others of changes of this node's own record, a little later at the latest. */
+  announce(): void {
+    this.#perform(this.#gossip.announce(this.#clock.nowMs()));
+  }
+
   /** Tells the others that this node leaves; resolves when it has been said often enough. */
   leave(): Promise<void> {
     if (this.#left === undefined) {
@@ -133,6 +144,7 @@ export class GossipTransport {
       if (effect.kind === 'send') this.#send(effect.to, effect.bytes);
       else if (effect.kind === 'event') this.#report(effect.event);
       else if (effect.kind === 'pushPull') void this.#pushPull(effect);
+      else if (effect.kind === 'ask') void this.#ask(effect);
       else void this.#streamPing(effect);
     }
     this.#arm();
@@ -168,11 +180,12 @@ export class GossipTransport {
 
   async #pushPull(effect: PushPullEffect): Promise<void> {
     const { streamTimeoutMs } = this.#gossip.tuning;
-    const socket = this.#open(`${effect.purpose} ${formatPeer(effect.to)}`, effect.to);
+    const key = `${effect.purpose} ${formatPeer(effect.to)}`;
+    const socket = this.#open(key, effect.to);
     if (socket === undefined) return;
     socket.write(effect.bytes);
     const answer = await readStream(socket, streamTimeoutMs, this.#budget);
-    socket.destroy();
+    this.#end(socket, key);
     if (this.#udp === undefined) return;
     if (typeof answer === 'string') this.#streamFault(answer, effect.to);
     else if (answer.kind === 'pushPull') {
@@ -184,12 +197,28 @@ export class GossipTransport {
     } else this.#count('stream_unexpected');
   }
 
+  async #ask(effect: AskEffect): Promise<void> {
+    const { streamTimeoutMs } = this.#gossip.tuning;
+    const key = `ask ${formatPeer(effect.to)}`;
+    const socket = this.#open(key, effect.to);
+    if (socket === undefined) return;
+    socket.write(effect.bytes);
+    const answer = await readStream(socket, streamTimeoutMs, this.#budget);
+    this.#end(socket, key);
+    if (this.#udp === undefined) return;
+    if (typeof answer === 'string') this.#streamFault(answer, effect.to);
+    else if (answer.kind === 'user') {
+      this.#perform(this.#gossip.answered(effect, answer.payload, this.#clock.nowMs()));
+    } else this.#count('stream_unexpected');
+  }
+
   async #streamPing(effect: StreamPingEffect): Promise<void> {
-    const socket = this.#open(`ping ${formatPeer(effect.to)}`, effect.to);
+    const key = `ping ${formatPeer(effect.to)}`;
+    const socket = this.#open(key, effect.to);
     if (socket === undefined) return;
     socket.write(effect.bytes);
     const answer = await readStream(socket, effect.timeoutMs, this.#budget);
-    socket.destroy();
+    this.#end(socket, key);
     if (this.#udp === undefined) return;
     if (typeof answer === 'string') this.#streamFault(answer, effect.to);
     else if (answer.kind === 'ack' && answer.sequence === effect.sequence) {
@@ -206,9 +235,15 @@ export class GossipTransport {
     }
     const socket = connect({ host: to.address, port: to.port });
     this.#streamsOut.set(key, socket);
-    socket.on('close', () => this.#streamsOut.delete(key));
+    socket.on('close', () => this.#end(socket, key));
     socket.on('error', () => {}); // 'close' follows, and ends the exchange
     return socket;
+  }
+
+  /** Ends an exchange: the next one of its kind may start at once. */
+  #end(socket: Socket, key: string): void {
+    if (this.#streamsOut.get(key) === socket) this.#streamsOut.delete(key);
+    socket.destroy();
   }
 
   #accept(socket: Socket): void {
@@ -232,9 +267,8 @@ export class GossipTransport {
       this.#streamFault(request, peer);
       return;
     }
-    const reply = this.#replyTo(request);
+    const reply = this.#replyTo(request, peer);
     if (reply === undefined) {
-      this.#count('stream_unexpected');
       socket.destroy();
       return;
     }
@@ -247,10 +281,26 @@ export class GossipTransport {
 
   #replyTo(
     request: Exclude<Awaited<ReturnType<typeof readStream>>, string>,
+    peer: PeerAddress,
   ): Uint8Array | undefined {
+    const reply = this.#answerTo(request, peer);
+    if (reply === undefined && request.kind !== 'user') this.#count('stream_unexpected');
+    return reply;
+  }
+
+  #answerTo(
+    request: Exclude<Awaited<ReturnType<typeof readStream>>, string>,
+    peer: PeerAddress,
+  ): Uint8Array | undefined {
+    const nowMs = this.#clock.nowMs();
     if (request.kind === 'ping') return this.#gossip.streamPong(request);
+    if (request.kind === 'user') {
+      const { effects, reply } = this.#gossip.streamUser(request.payload, peer, nowMs);
+      this.#perform(effects);
+      return reply;
+    }
     if (request.kind !== 'pushPull') return undefined;
-    const { effects, reply } = this.#gossip.pushPullRequest(request, this.#clock.nowMs());
+    const { effects, reply } = this.#gossip.pushPullRequest(request, nowMs);
     this.#perform(effects);
     return reply;
   }

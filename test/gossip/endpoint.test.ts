@@ -5,30 +5,36 @@ import { LAN_TUNING } from '../../src/gossip/config.ts';
 import { Outbox } from '../../src/gossip/effects.ts';
 import {
   decodeEndpointMessage,
-  decodeState,
-  encodeDeltas,
-  encodeDigest,
-  encodeState,
-  encodeSummary,
+  type EndpointMessage,
+  encodeEndpointMessage,
+  encodeEndpointPayload,
 } from '../../src/gossip/endpoint-codec.ts';
 import { ENDPOINT_VALUE_BYTES_MAX } from '../../src/gossip/endpoint-limits.ts';
+import { encodeDeltas, packDigests, packWindows } from '../../src/gossip/endpoint-packing.ts';
 import { type Delta, EndpointRecord } from '../../src/gossip/endpoint-record.ts';
 import { EndpointSync } from '../../src/gossip/endpoint-sync.ts';
 import { EndpointTable, isNewer } from '../../src/gossip/endpoint-table.ts';
+import {
+  differingSums,
+  EndpointTree,
+  leafOf,
+  SUM_BYTES,
+  TREE_FANOUT,
+  TREE_LEAVES,
+} from '../../src/gossip/endpoint-tree.ts';
 import { jsonDepth } from '../../src/gossip/json-depth.ts';
-import type { PeerAddress } from '../../src/gossip/peer-address.ts';
 import { seededRandom } from '../support/gossip-sim.ts';
 
-const content = (value: number | string) => ({ text: JSON.stringify(value), value });
+const content = (value: number | string): string => JSON.stringify(value);
 
 /** Everything that `record` holds, to compare. */
 function dump(record: EndpointRecord): string {
-  const entries = [...record.live()].map(({ key, content: { text } }) => `${key}=${text}`);
+  const entries = [...record.live()].map((entry) => `${entry.key}=${entry.content}`);
   return `${record.version}: ${entries.sort().join(' ')}`;
 }
 
 function newTable(node: string, generation = 1): EndpointTable {
-  return new EndpointTable(node, generation, LAN_TUNING, 0);
+  return new EndpointTable(node, generation, { tuning: LAN_TUNING }, 0);
 }
 
 /** Brings `to` all that `from` has of `node`. */
@@ -56,7 +62,7 @@ test('a copy that gets all deltas, in any order and more than once, equals the r
       fc.integer({ min: 1, max: 7 }),
       fc.infiniteStream(fc.nat()),
       (all, step, chance) => {
-        const record = new EndpointRecord('n', 1, 0);
+        const record = new EndpointRecord('n', 1);
         const deltas: Delta[] = [];
         let since = 0;
         for (const [index, { key, value }] of all.entries()) {
@@ -71,7 +77,7 @@ test('a copy that gets all deltas, in any order and more than once, equals the r
           .filter(({ version }) => version > 0)
           .flatMap((delta) => [delta, delta]);
         order.sort(() => ((chance.next().value ?? 0) % 3) - 1);
-        const mirror = new EndpointRecord('n', 1, 0);
+        const mirror = new EndpointRecord('n', 1);
         for (const delta of order)
           if (delta.version > delta.since) mirror.apply(delta, 0, new Map());
         // Many gaps at once may be forgotten: the last word comes from a repair.
@@ -88,11 +94,11 @@ test('a copy that gets all deltas, in any order and more than once, equals the r
 test('a copy from before forgotten deletions gets them by a full delta, in parts too', (t) => {
   fc.assert(
     fc.property(writes, writes, fc.integer({ min: 150, max: 400 }), (before, after, bytesMax) => {
-      const record = new EndpointRecord('n', 1, 0);
+      const record = new EndpointRecord('n', 1);
       const write = ({ key, value }: { key: string; value: number | null }): void =>
         record.write(key, value === null ? undefined : content(value), 0);
       before.forEach(write);
-      const mirror = new EndpointRecord('n', 1, 0);
+      const mirror = new EndpointRecord('n', 1);
       mirror.apply(record.deltaSince(0), 0, new Map());
       after.forEach(write);
       record.forgetDeletions(1);
@@ -118,14 +124,14 @@ test('a copy from before forgotten deletions gets them by a full delta, in parts
 });
 
 test('apply() says what a delta did', (t) => {
-  const record = new EndpointRecord('n', 1, 0);
+  const record = new EndpointRecord('n', 1);
   for (let index = 1; index <= 6; index++) record.write(`k${index}`, content(index), 0);
   const part = (since: number, version: number): Delta => {
     const delta = record.deltaSince(since);
     const entries = delta.entries.filter((entry) => entry.version <= version);
     return { ...delta, version, entries };
   };
-  const mirror = new EndpointRecord('n', 1, 0);
+  const mirror = new EndpointRecord('n', 1);
   for (const [since, version, result, reached] of [
     [0, 1, 'applied', 1],
     [0, 1, 'stale', 1],
@@ -259,88 +265,219 @@ test('what is too large is refused with a code', (t) => {
   t.end();
 });
 
-test('digest windows cover all names in turn, and each fits in its packet', (t) => {
-  const versions = Array.from({ length: 200 }, (_, index) => {
-    return { node: `node-${String(index).padStart(3, '0')}`, generation: 1, version: 7 };
-  });
-  const covered = new Set<string>();
-  for (let start = 0; start < versions.length; start++) {
-    const bytes = encodeDigest(versions, start, { bytesMax: 1_384, answer: false });
-    t.ok(bytes.length <= 1_384);
-    const decoded = decodeEndpointMessage(bytes.subarray(1));
-    if (typeof decoded === 'string' || decoded.kind !== 'digest') throw new Error('Not a digest');
-    const { from, until } = decoded.window;
-    const inRange = versions.filter(({ node }) => node >= from && (until === '' || node < until));
-    t.same(decoded.window.versions, inRange);
-    for (const { node } of inRange) covered.add(node);
+/** Versions as a table with these nodes lists them. */
+function versionsOf(nodes: readonly string[]) {
+  const table = newTable('self');
+  for (const node of nodes) {
+    copy(newTable(node), table, node);
+    table.setOwner(node, 'live', 0);
   }
-  t.equal(covered.size, versions.length);
-  const few = decodeEndpointMessage(
-    encodeDigest(versions.slice(0, 5), 3, { bytesMax: 1_384, answer: true }).subarray(1),
-  );
-  t.match(few, { window: { from: '', until: '', answer: true } });
+  const versions = table.versionsIn(0, TREE_LEAVES);
+  return versions.map((version) => ({ ...version, isLive: true }));
+}
+
+test('windows cover their range without a hole, and each digest fits in its packet', (t) => {
+  const nodes = Array.from({ length: 400 }, (_, index) => `node-${index}`);
+  const versions = versionsOf(nodes);
+  const range = { first: 0, last: TREE_LEAVES };
+  for (const bytesMax of [300, 1_384]) {
+    const { windows, rest } = packWindows(range, versions, bytesMax, 1_000);
+    t.equal(rest, undefined);
+    let next = 0;
+    for (const { first, last, versions: inside } of windows) {
+      t.equal(first, next);
+      next = last;
+      const expected = versions.filter(({ leaf }) => leaf >= first && leaf < last);
+      t.same(
+        inside,
+        expected.map(({ leaf: _, ...version }) => version),
+      );
+    }
+    t.equal(next, TREE_LEAVES);
+    const digests = packDigests(windows, bytesMax);
+    t.same(digests.flat(), windows);
+    for (const some of digests) {
+      const message = { kind: 'digest', windows: some, answer: false } as const;
+      t.ok(encodeEndpointMessage(message).length <= bytesMax);
+    }
+    const cut = packWindows(range, versions, bytesMax, 2);
+    t.same([...cut.windows, cut.rest?.first], [...windows.slice(0, 2), windows[2]?.first]);
+  }
+  t.same(packWindows({ first: 7, last: 9 }, [], 300, 1), {
+    windows: [{ first: 7, last: 9, versions: [] }],
+    rest: undefined,
+  });
   t.end();
 });
 
-test('user state and messages that are not ours, or broken, are told apart', (t) => {
-  t.equal(decodeState(Uint8Array.of(2, 0x80)), 'foreign');
-  t.equal(decodeEndpointMessage(Uint8Array.of(0)), 'foreign');
-  t.equal(decodeEndpointMessage(new Uint8Array()), 'foreign');
-  t.equal(decodeState(Uint8Array.of(0x57, 5)), 'malformed');
-  t.equal(decodeState(Uint8Array.of(0x57, 4, 0x80)), 'malformed');
-  t.equal(decodeEndpointMessage(Uint8Array.of(0x57, 9, 0x80)), 'malformed');
-  const delta = { node: 'a', generation: 1, since: 0, version: 2, full: false };
-  const entry = { key: 'k', version: 1, content: content(1) };
-  const state = {
-    versions: [{ node: 'a', generation: 1, version: 2 }],
-    deltas: [{ ...delta, entries: [entry] }],
-  };
-  t.same(decodeState(encodeState(state)), state);
-  for (const wrong of [
-    { ...delta, entries: [{ ...entry, version: 3 }] }, // outside of the delta
-    { ...delta, since: 2, entries: [] },
-    { ...delta, node: '', entries: [] },
-    { ...delta, entries: [{ ...entry, content: { text: '{', value: 0 } }] },
-    {
-      ...delta,
-      entries: [{ ...entry, content: { text: '['.repeat(50) + ']'.repeat(50), value: 0 } }],
-    },
-  ]) {
-    t.equal(decodeState(encodeState({ versions: [], deltas: [wrong] })), 'malformed');
+test('a leaf that does not fit in a packet is left to a stream', (t) => {
+  const [some] = versionsOf(['a']);
+  const crowd = Array.from({ length: 40 }, (_, index) => ({
+    ...some!,
+    leaf: 5,
+    node: `n${index}`,
+  }));
+  const range = { first: 3, last: 8 };
+  const packed = packWindows(range, [{ ...some!, leaf: 4 }, ...crowd], 300, 9);
+  t.match(packed.windows, [{ first: 3, last: 5, versions: [{ node: some!.node }] }]);
+  t.same(packed.rest, { first: 5, last: 8 });
+  t.end();
+});
+
+test('the tree tells in which leaves two tables differ, whatever the order of changes', (t) => {
+  const nodes = fc.uniqueArray(fc.integer({ min: 0, max: 400 }), { maxLength: 60 });
+  fc.assert(
+    fc.property(nodes, nodes, (mine, theirs) => {
+      const [a, b] = [mine, theirs].map((some) => {
+        const tree = new EndpointTree();
+        for (const index of some) tree.add(new EndpointRecord(`node-${index}`, 1).fingerprint);
+        return tree;
+      });
+      const odd = [...mine, ...theirs].filter((n) => !mine.includes(n) || !theirs.includes(n));
+      const expected = new Set(odd.map((index) => leafOf(`node-${index}`)));
+      const found = differingSums(a!.branches(), b!.branches()).flatMap((branch) =>
+        differingSums(a!.leaves(branch), b!.leaves(branch)).map(
+          (index) => branch * TREE_FANOUT + index,
+        ),
+      );
+      t.same(
+        found,
+        [...expected].sort((x, y) => x - y),
+      );
+      t.equal(a!.root === b!.root, expected.size === 0);
+      for (const index of mine) a!.remove(new EndpointRecord(`node-${index}`, 1).fingerprint);
+      t.equal(a!.root, '0'.repeat(16));
+    }),
+    { numRuns: 100 },
+  );
+  t.end();
+});
+
+const DELTA = {
+  ...{ node: 'a', generation: 1, since: 0, version: 2, atMs: 7, full: false },
+  entries: [
+    { key: 'k', version: 1, content: content(1) },
+    { key: 'gone', version: 2, content: undefined },
+  ],
+};
+const VERSION = { node: 'a', generation: 1, version: 2, isLive: true };
+const WINDOW = { first: 0, last: TREE_LEAVES, versions: [VERSION] };
+
+test('what is said of endpoints is read as it was written', (t) => {
+  const messages: readonly EndpointMessage[] = [
+    { kind: 'delta', delta: DELTA },
+    { kind: 'repair', delta: { ...DELTA, full: true } },
+    { kind: 'summary', summary: '0123456789abcdef' },
+    { kind: 'digest', windows: [WINDOW, { first: 3, last: 4, versions: [] }], answer: true },
+    { kind: 'branches', sums: new Uint8Array(TREE_FANOUT * SUM_BYTES).fill(3) },
+    { kind: 'leaves', branch: 63, sums: new Uint8Array(TREE_FANOUT * SUM_BYTES) },
+    { kind: 'behind', first: 1, last: 2 },
+    { kind: 'pull', ...WINDOW },
+    { kind: 'pull', ...WINDOW, resume: { node: 'a', until: 9 } },
+    { kind: 'pulled', deltas: [DELTA], next: TREE_LEAVES },
+    { kind: 'pulled', deltas: [], next: 0, resume: { node: 'a', until: 9 } },
+  ];
+  for (const message of messages) {
+    const payload = encodeEndpointPayload(message);
+    t.same(decodeEndpointMessage(payload), message, message.kind);
+    t.same(encodeEndpointMessage(message), [8, ...payload]);
+    const cut = payload.subarray(0, payload.length - 1);
+    t.equal(decodeEndpointMessage(cut), 'malformed', `${message.kind}, cut short`);
   }
   t.end();
 });
+
+test('messages that are not ours, or broken, are told apart', (t) => {
+  t.equal(decodeEndpointMessage(Uint8Array.of(2, 0x80)), 'foreign');
+  t.equal(decodeEndpointMessage(Uint8Array.of(0)), 'foreign');
+  t.equal(decodeEndpointMessage(new Uint8Array()), 'foreign');
+  t.equal(decodeEndpointMessage(Uint8Array.of(0x57, 5)), 'malformed');
+  t.match(decodeEndpointMessage(Uint8Array.of(0x57, 4, 0x80)), { windows: [] }, 'an empty one');
+  t.equal(decodeEndpointMessage(Uint8Array.of(0x57, 10, 0x80)), 'malformed');
+  const [entry] = DELTA.entries;
+  for (const wrong of [
+    { ...DELTA, entries: [{ ...entry!, version: 3 }] }, // outside of the delta
+    { ...DELTA, since: 2, entries: [] },
+    { ...DELTA, node: '', entries: [] },
+    { ...DELTA, entries: [{ ...entry!, content: '{' }] },
+    { ...DELTA, entries: [{ ...entry!, content: '['.repeat(50) + ']'.repeat(50) }] },
+  ]) {
+    for (const message of [
+      { kind: 'delta', delta: wrong },
+      { kind: 'pulled', deltas: [wrong], next: 0 },
+    ] as const) {
+      t.equal(decodeEndpointMessage(encodeEndpointPayload(message)), 'malformed');
+    }
+  }
+  for (const message of [
+    { kind: 'branches', sums: new Uint8Array(8) },
+    { kind: 'leaves', branch: 64, sums: new Uint8Array(TREE_FANOUT * SUM_BYTES) },
+    { kind: 'behind', first: 2, last: 2 },
+    { kind: 'behind', first: 0, last: TREE_LEAVES + 1 },
+    { kind: 'pull', ...WINDOW, versions: [{ ...VERSION, node: '' }] },
+    { kind: 'pulled', deltas: [], next: TREE_LEAVES + 1 },
+  ] as const) {
+    t.equal(decodeEndpointMessage(encodeEndpointPayload(message)), 'malformed');
+  }
+  t.end();
+});
+
+const PEER = { address: '10.0.0.9', port: 7946 };
 
 /** An EndpointSync of node `name`, and what it does. */
 function newSync(name: string) {
   const table = newTable(name);
   const queue = new BroadcastQueue(100);
   const sent: Uint8Array[] = [];
-  const states: Uint8Array[] = [];
-  let exchanges = 0;
+  const asked: Uint8Array[] = [];
+  const told: string[] = [];
   const sync = new EndpointSync({
     ...{ tuning: LAN_TUNING, random: seededRandom(1), table, outbox: new Outbox(), queue },
-    send: (_to: PeerAddress, messages) => sent.push(...messages),
-    exchange: () => exchanges++,
-    repair: (_to, userState) => states.push(userState),
+    epochMs: () => 1_000,
+    hasten: () => {},
+    send: (_to, messages) => sent.push(...messages),
+    tellOf: (_to, node) => told.push(node),
+    ask: (_to, payload) => asked.push(payload),
   });
-  sync.flush();
+  sync.flush(0);
   queue.take(10_000, 0, 1, 255);
-  const peer = { address: '10.0.0.9', port: 7946 };
   /** Takes encoded messages, and gives what is sent in answer. */
   const receive = (messages: readonly Uint8Array[]): Uint8Array[] => {
-    for (const bytes of messages) sync.receive(bytes.subarray(1), peer, 0);
+    for (const bytes of messages) sync.receive(bytes.subarray(1), PEER, 0);
     return sent.splice(0);
   };
   const summary = (): Uint8Array[] => {
-    sync.sendSummaries([peer]);
+    sync.sendSummaries([PEER]);
     return sent.splice(0);
   };
-  return { table, queue, sync, states, receive, summary, exchanges: () => exchanges };
+  return { table, queue, sync, asked, told, receive, summary };
+}
+
+/** Lets `a` and `b` talk about the summary of `a` until neither has anything to say by packet. */
+function compare(a: ReturnType<typeof newSync>, b: ReturnType<typeof newSync>): string[] {
+  const kinds: string[] = [];
+  let messages = a.summary();
+  for (let [from, to] = [a, b]; messages.length > 0; [from, to] = [to, from]) {
+    const decoded = messages.map((bytes) => decodeEndpointMessage(bytes.subarray(1)));
+    kinds.push(...decoded.map((message) => (typeof message === 'string' ? message : message.kind)));
+    messages = to.receive(messages);
+  }
+  return kinds;
+}
+
+/** Answers what `a` asks of `b` by stream until it asks no more. @returns the sizes of the answers */
+function pull(a: ReturnType<typeof newSync>, b: ReturnType<typeof newSync>): number[] {
+  const sizes: number[] = [];
+  for (let payload = a.asked.shift(); payload !== undefined; payload = a.asked.shift()) {
+    const answer = b.sync.serve(payload)!;
+    sizes.push(answer.length);
+    a.sync.answered(PEER, answer, 0);
+  }
+  return sizes;
 }
 
 test('a delta that brings news is passed on once; one that does not never is', (t) => {
-  const { table, queue, receive } = newSync('o');
+  const { table, queue, sync, receive } = newSync('o');
   table.setOwner('a', 'live', 0);
   const owner = newTable('a');
   for (let index = 0; index < 3; index++) owner.setLocal(`k${index}`, index);
@@ -360,27 +497,126 @@ test('a delta that brings news is passed on once; one that does not never is', (
   t.equal(passedOn(tail), 1);
   t.equal(passedOn(whole), 0);
   t.equal(dumpTable(table), 'a/k0=0 a/k1=1 a/k2=2 a/k9=9');
+  t.equal(sync.stats.repairs, 0);
+  t.same([...sync.stats.lagMs], [], 'who says not when has no lag');
+  const late = owner.deltaFor('a', { node: 'a', generation: 1, version: 5 });
+  t.equal(late, undefined);
+  owner.setLocal('k9', 10);
+  const update = owner.deltaFor('a', { node: 'a', generation: 1, version: 5 })!;
+  t.equal(passedOn({ ...update, atMs: 750 }), 1);
+  t.same([...sync.stats.lagMs], [['a', 250]]);
   t.end();
 });
 
-test('summaries that differ lead to digests, repairs, or a push/pull', (t) => {
+test('summaries that differ lead to digests and repairs, and then they are equal', (t) => {
   const [a, b] = [newSync('a'), newSync('b')];
   a.table.setOwner('b', 'live', 0);
   b.table.setOwner('a', 'live', 0);
   a.table.setLocal('x', 1);
-  // a's summary, b's digest, a's repair and its own digest, b's repair.
-  const repairs = a.receive(b.receive(a.summary()));
-  a.receive(b.receive(repairs));
+  t.same(compare(a, b), ['summary', 'digest', 'repair', 'digest', 'repair']);
   t.equal(a.table.summary(), b.table.summary());
-  t.same(b.receive(a.summary()), [], 'equal: nothing to say');
+  t.same(compare(a, b), ['summary'], 'equal: nothing to say');
+  t.same([a.sync.stats.repairs, b.sync.stats.repairs, b.sync.stats.mismatches], [1, 1, 1]);
   for (let entry = 0; entry < 200; entry++) a.table.setLocal(`k${entry}`, 'x'.repeat(100));
-  t.same(a.receive(b.receive(a.summary())), [], 'too much for packets');
-  t.equal(a.states.length, 1);
-  t.ok(b.sync.merge(a.states[0]!, 0));
+  t.same(compare(a, b), ['summary', 'digest', 'behind'], 'too much for packets');
+  t.equal(pull(b, a).length, 1);
   t.equal(a.table.summary(), b.table.summary());
+  t.end();
+});
+
+test('nodes with the same records that disagree on a member tell each other of it', (t) => {
+  const [a, b] = [newSync('a'), newSync('b')];
+  for (const { table } of [a, b]) for (const node of ['a', 'b']) table.setOwner(node, 'live', 0);
+  compare(a, b);
   b.table.setOwner('a', 'failed', 0);
-  t.same(a.receive(b.receive(a.summary())), [], 'the same records');
-  a.receive(b.receive([encodeSummary('0')]));
-  t.equal(a.exchanges(), 1, 'but not the same members: once per summary');
+  compare(a, b);
+  t.same([a.told, b.told], [['a'], []], 'whoever sees that the other is wrong');
+  t.same(b.table.setOwner('a', 'live', 0), undefined, 'which has no endpoints');
+  t.same(compare(a, b), ['summary']);
+  t.end();
+});
+
+test('in a large cluster a difference is found by sums, and costs a few packets', (t) => {
+  for (const [count, kinds] of [
+    [300, ['summary', 'branches', 'digest', 'repair']],
+    [8_000, ['summary', 'branches', 'leaves', 'digest', 'digest', 'repair']],
+  ] as const) {
+    const [a, b] = [newSync('a'), newSync('b')];
+    for (const node of ['a', 'b']) for (const { table } of [a, b]) table.setOwner(node, 'live', 0);
+    compare(a, b);
+    const records = Array.from({ length: count }, (_, index) => new EndpointRecord(`n${index}`, 1));
+    for (const record of records) record.write('k', content(1), 0);
+    for (const { table } of [a, b])
+      table.restore(
+        records.map((record) => record.clone()),
+        0,
+      );
+    t.same(compare(a, b), ['summary']);
+    const changed = records[7]!.clone();
+    changed.write('k', content(2), 0);
+    a.table.apply(changed.deltaSince(1), 0);
+    t.same(compare(b, a), kinds, `${count} records`);
+    t.equal(a.table.summary(), b.table.summary());
+    t.match(
+      [...b.table.visible()].find(({ node }) => node === 'n7'),
+      { value: 2 },
+    );
+  }
+  t.end();
+});
+
+test('a node that is new pulls all tables in bounded parts, a large record among them', (t) => {
+  const [a, b] = [newSync('a'), newSync('b')];
+  for (const { table } of [a, b]) for (const node of ['a', 'b']) table.setOwner(node, 'live', 0);
+  const large = new EndpointRecord('large', 1);
+  for (let entry = 0; entry < 5_000; entry++) large.write(`k${entry}`, content('x'.repeat(200)), 0);
+  const small = Array.from({ length: 3_000 }, (_, index) => new EndpointRecord(`n${index}`, 1));
+  for (const record of small) record.write('k', content('x'.repeat(100)), 0);
+  a.table.restore([large, ...small], 0);
+  for (const { node } of [large, ...small]) b.table.setOwner(node, 'live', 0);
+  b.sync.pullFrom(PEER, 0);
+  const sizes = pull(b, a);
+  t.ok(sizes.length > 5, `${sizes.length} answers`);
+  t.ok(Math.max(...sizes) < 400_000, `of ${Math.max(...sizes)} bytes at most`);
+  compare(a, b); // b's own record, which a lacks, goes the other way
+  t.equal(a.table.summary(), b.table.summary());
+  t.equal(dumpTable(a.table), dumpTable(b.table));
+  t.equal(a.table.bytes, b.table.bytes);
+  t.end();
+});
+
+test('a large copy from before forgotten deletions is brought up to date in parts', (t) => {
+  const [a, b] = [newSync('a'), newSync('b')];
+  for (const { table } of [a, b]) {
+    for (const node of ['a', 'b', 'large']) table.setOwner(node, 'live', 0);
+  }
+  const large = new EndpointRecord('large', 1);
+  for (let entry = 0; entry < 4_000; entry++) large.write(`k${entry}`, content('x'.repeat(200)), 0);
+  b.table.restore([large.clone()], 0);
+  for (let entry = 0; entry < 4_000; entry += 2) large.write(`k${entry}`, undefined, 1);
+  large.forgetDeletions(2);
+  for (let entry = 1; entry < 4_000; entry += 2)
+    large.write(`k${entry}`, content('y'.repeat(200)), 3);
+  a.table.restore([large], 0);
+  b.sync.pullFrom(PEER, 0);
+  t.ok(pull(b, a).length > 1);
+  compare(a, b);
+  t.equal(dumpTable(a.table), dumpTable(b.table));
+  t.end();
+});
+
+test('a pull that nobody answers, or that brings nothing, ends', (t) => {
+  const [a, b] = [newSync('a'), newSync('b')];
+  b.sync.pullFrom(PEER, 0);
+  b.sync.pullFrom(PEER, 1);
+  t.equal(b.asked.length, 1, 'one at a time');
+  b.sync.pullFrom(PEER, LAN_TUNING.streamTimeoutMs);
+  t.equal(b.asked.length, 2, 'after its time is over');
+  b.asked.splice(0);
+  const nothing = encodeEndpointPayload({ kind: 'pulled', deltas: [], next: 0 });
+  b.sync.answered(PEER, nothing, 0);
+  t.equal(b.asked.length, 0);
+  a.sync.answered(PEER, encodeEndpointPayload({ kind: 'summary', summary: '' }), 0);
+  t.equal(a.sync.serve(nothing), undefined);
   t.end();
 });

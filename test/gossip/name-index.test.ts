@@ -35,3 +35,17 @@ test('NameIndex gives each name one slot, as a Map would, and reuses those of re
   );
   t.end();
 });
+
+test("a clone has the same slots, and what becomes of either is not the other's", (t) => {
+  const index = new NameIndex();
+  for (const name of ['a', 'b', 'c']) index.add(name);
+  const copy = index.clone();
+  copy.delete('b');
+  t.equal(copy.add('d'), 1);
+  t.equal(index.add('e'), 3);
+  const slots = (one: NameIndex) => [...'abcde'].map((name) => one.get(name));
+  t.same(slots(index), [0, 1, 2, undefined, 3]);
+  t.same(slots(copy), [0, undefined, 2, 1, undefined]);
+  t.same([index.size, copy.size], [4, 3]);
+  t.end();
+});

@@ -129,7 +129,8 @@ test('garbage by UDP and TCP is counted, and the node goes on', async (t) => {
     stream_malformed: 1,
     stream_unsupported_encryption: 1,
     stream_unsupported_compression: 1,
-    stream_unexpected: 2,
+    stream_unexpected: 1,
+    user_message_foreign: 1,
     stream_timeout: 1,
   });
   t.equal(answers, 0);
