@@ -197,9 +197,12 @@ export class EndpointRecord {
     return { node, generation, since, version, atMs, full, entries };
   }
 
+  get hasDeletions(): boolean {
+    return this.#deletions > 0;
+  }
+
   /** @returns whether {@link forgetDeletions} would forget any */
   hasOldDeletions(beforeMs: number): boolean {
-    if (this.#deletions === 0) return false;
     for (const entry of this.#entries.values()) if (this.#isOld(entry, beforeMs)) return true;
     return false;
   }

@@ -78,6 +78,8 @@ export class EndpointTable {
   #records: (EndpointRecord | undefined)[] = [];
   /** By slot; owners that live are not in it. */
   readonly #absent = new Map<number, Absence>();
+  /** Slots of records that have deletions to be forgotten in time. */
+  readonly #withDeletions = new Set<number>();
   /** Sums of the records that are visible. */
   readonly #tree = new EndpointTree();
   #nowMs: number;
@@ -222,6 +224,8 @@ export class EndpointTable {
     this.#absent.clear();
     for (const [slot, absence] of other.#absent) this.#absent.set(slot, { ...absence });
     this.#tree.adopt(other.#tree);
+    this.#withDeletions.clear();
+    for (const slot of other.#withDeletions) this.#withDeletions.add(slot);
     this.#bytes = other.#bytes;
     this.#count = other.#count;
   }
@@ -304,8 +308,9 @@ export class EndpointTable {
       this.#index.delete(name);
     }
     const beforeMs = nowMs - tombstoneMs;
-    for (const record of this.#allRecords()) {
-      if (!record.hasOldDeletions(beforeMs)) continue;
+    for (const slot of [...this.#withDeletions]) {
+      const record = this.#records[slot];
+      if (record === undefined || !record.hasOldDeletions(beforeMs)) continue;
       const kept = record.isShared ? record.clone() : record;
       this.#take(record.node);
       kept.forgetDeletions(beforeMs);
@@ -351,6 +356,7 @@ export class EndpointTable {
     this.#records[slot] = kept;
     this.#bytes += kept.bytes;
     this.#count++;
+    if (kept.hasDeletions) this.#withDeletions.add(slot);
     if (!this.#absent.has(slot)) this.#tree.add(kept.fingerprint);
   }
 
@@ -360,6 +366,7 @@ export class EndpointTable {
     const record = slot === undefined ? undefined : this.#records[slot];
     if (slot === undefined || record === undefined) return;
     this.#records[slot] = undefined;
+    this.#withDeletions.delete(slot);
     this.#bytes -= record.bytes;
     this.#count--;
     if (!this.#absent.has(slot)) this.#tree.remove(record.fingerprint);
