@@ -30,8 +30,8 @@ const BROADCAST_PACKETS_MAX = 8;
 const REPAIR_PACKETS_MAX = 8;
 /** Gaps that are asked about between two summaries. */
 const ASKED_MAX = 256;
-/** User state of a push/pull stays below this, to fit in what a receiver takes. */
-const STATE_BYTES_MAX = 48 * 1_024 * 1_024;
+/** User state of a push/pull stays below this: with the members it fits in what a receiver takes. */
+const STATE_BYTES_MAX = 16 * 1_024 * 1_024;
 
 /** What {@link EndpointSync} needs of its surroundings. */
 export interface EndpointSyncParts {

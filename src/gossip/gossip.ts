@@ -1,25 +1,38 @@
 import type { Random } from '../core/capabilities.ts';
+import { invariant } from '../core/invariant.ts';
 import { BroadcastQueue } from './broadcast-queue.ts';
 import { utf8Bytes } from './bytes.ts';
 import { checkTuning, type GossipTuning, LAN_TUNING } from './config.ts';
 import { type Effect, Outbox, type PushPullEffect } from './effects.ts';
 import { EndpointSync } from './endpoint-sync.ts';
-import { EndpointTable, type OwnerState } from './endpoint-table.ts';
+import { EndpointTable, type OwnerState, type RecordVersion } from './endpoint-table.ts';
 import { NODE_NAME_BYTES_MAX } from './field-reader.ts';
 import { MachineTime } from './machine-time.ts';
 import { isLive, type MemberView } from './member.ts';
 import { encodeMessage, META_BYTES_MAX } from './messages.ts';
-import { decodePacket } from './packet.ts';
 import { addressBytes, type PeerAddress } from './peer-address.ts';
 import { Periodic } from './periodic.ts';
 import { encodePushPull, type PushPull } from './push-pull.ts';
+import type { GossipCipher } from './sealing.ts';
 import { Swim } from './swim.ts';
+import { type KeyUse, Wire } from './wire.ts';
 
 /**
  * What weft nodes say they speak: memberlist protocol 1 to 5, at 2 as memberlist itself does, and
  * as its delegate serf 2 to 5, at 5, without which a serf agent refuses to talk.
  */
 export const PROTOCOL_VERSIONS: Uint8Array = Uint8Array.of(1, 5, 2, 2, 5, 5);
+
+/** Room that a packet has beside label and encryption: an alive message with 512 bytes of meta. */
+const ROOM_BYTES_MIN = 900;
+
+/** What {@link Gossip} needs. */
+export interface GossipDeps {
+  /** Decides whom to probe, tell and ask, and when; makes nonces. */
+  readonly random: Random;
+  /** Without one no keys can be set. */
+  readonly cipher?: GossipCipher;
+}
 
 /** Who this node is. */
 export interface GossipConfig extends PeerAddress {
@@ -29,6 +42,10 @@ export interface GossipConfig extends PeerAddress {
   readonly generation: number;
   /** Goes with the member to all nodes, at most 512 bytes; none by default. */
   readonly meta?: Uint8Array;
+  /** Keeps clusters apart: others' packets are dropped. At most 255 bytes; empty by default. */
+  readonly label?: string;
+  /** Whether what is sent is compressed. True by default, as in memberlist. */
+  readonly compression?: boolean;
   readonly tuning?: Partial<GossipTuning>;
 }
 
@@ -42,20 +59,24 @@ export class Gossip {
   readonly table: EndpointTable;
   readonly config: GossipConfig;
   readonly tuning: GossipTuning;
+  /** Label, compression and keys; streams are sealed and read with it. */
+  readonly wire: Wire;
   readonly #outbox = new Outbox();
   readonly #time: MachineTime;
   readonly #swim: Swim;
   readonly #sync: EndpointSync;
   readonly #summaryTurn: Periodic;
 
-  /**
-   * @param deps - `random` decides whom to probe, tell and ask, and when.
-   * @throws {RangeError} if the name, the address, the port or the meta cannot be used
-   */
-  constructor(deps: { readonly random: Random }, config: GossipConfig, nowMs: number) {
+  /** @throws {RangeError} if the name, address, port, meta or label cannot be used */
+  constructor(deps: GossipDeps, config: GossipConfig, nowMs: number) {
     checkConfig(config);
     const tuning = { ...LAN_TUNING, ...config.tuning };
     checkTuning(tuning);
+    const { label, compression } = config;
+    const wire = new Wire(deps, { label, compression, defaultPort: config.port });
+    const roomBytes = tuning.packetBytesMax - wire.packetOverheadBytesMax;
+    invariant(roomBytes >= ROOM_BYTES_MIN, 'a packet has room beside label and encryption');
+    this.wire = wire;
     this.config = config;
     this.tuning = tuning;
     const { name, address, port, generation, meta = new Uint8Array() } = config;
@@ -67,9 +88,11 @@ export class Gossip {
       this.#encodePushPull(join, this.#sync.state());
     const self = { name, address, port, meta, versions: PROTOCOL_VERSIONS };
     const shared = { tuning, random: deps.random, outbox };
-    this.#swim = new Swim({ ...shared, userQueue, encodeState }, self, nowMs);
+    this.#swim = new Swim({ ...shared, wire, userQueue, encodeState }, self, nowMs);
     this.#sync = new EndpointSync({
       ...shared,
+      // What it makes must fit whatever keys come.
+      tuning: { ...tuning, packetBytesMax: roomBytes },
       table: this.table,
       queue: userQueue,
       send: (to, messages) => this.#swim.sender.sendUser(to, messages),
@@ -97,10 +120,21 @@ export class Gossip {
     return this.#outbox.counters();
   }
 
+  /**
+   * Replaces the keys of gossip encryption, at any time; see {@link Wire.setKeys} for the order in
+   * which a running cluster changes them.
+   *
+   * @param keys - 16, 24 or 32 bytes each, the one that seals first; none is no encryption.
+   * @throws {KeyringError} if one cannot be used; then all stay as they were
+   */
+  setKeys(keys: readonly Uint8Array[], options: KeyUse): void {
+    this.wire.setKeys(keys, options);
+  }
+
   /** Takes one UDP payload. Anything malformed in it is counted and not answered. */
   packet(bytes: Uint8Array, from: PeerAddress, nowMs: number): Effect[] {
     const now = this.#time.advance(nowMs);
-    const { messages, drops } = decodePacket(bytes);
+    const { messages, drops } = this.wire.openPacket(bytes);
     for (const reason of drops) this.#outbox.count(`packet_${reason.replaceAll('-', '_')}`);
     for (const message of messages) {
       if (message.kind === 'user') this.#sync.receive(message.payload, from, now);
@@ -151,9 +185,7 @@ export class Gossip {
     nowMs: number,
   ): { readonly effects: Effect[]; readonly reply: Uint8Array } {
     const now = this.#time.advance(nowMs);
-    const theirs = this.#sync.merge(request.userState, now);
-    // memberlist answers before it merges; this way the answer has what the merge found out.
-    this.#swim.merge(request.nodes, now);
+    const theirs = this.#merge(request, now);
     const effects = this.#finish(now);
     return { effects, reply: this.#encodePushPull(request.join, this.#sync.state(theirs)) };
   }
@@ -161,13 +193,23 @@ export class Gossip {
   /** Takes the answer to a push/pull that this node started. */
   pushPullReply(started: PushPullEffect, reply: PushPull, nowMs: number): Effect[] {
     const now = this.#time.advance(nowMs);
-    const theirs = this.#sync.merge(reply.userState, now);
-    this.#swim.merge(reply.nodes, now);
+    const theirs = this.#merge(reply, now);
     this.#settleOwners(now);
     // A repair is not followed by another: what it did not bring, the summaries will.
     if (theirs !== undefined && started.purpose !== 'repair') {
       this.#sync.repairIfLacking(started.to, theirs);
     }
+    return this.#finish(now);
+  }
+
+  /**
+   * Takes a user message that came over TCP; an empty one says nothing (memberlist `readUserMsg`).
+   *
+   * @param from - Where answers go.
+   */
+  streamUser(payload: Uint8Array, from: PeerAddress, nowMs: number): Effect[] {
+    const now = this.#time.advance(nowMs);
+    if (payload.length > 0) this.#sync.receive(payload, from, now);
     return this.#finish(now);
   }
 
@@ -189,6 +231,19 @@ export class Gossip {
     return this.#swim.pick(this.tuning.gossipNodes, (member) => {
       return isLive(member) && this.table.versionOf(member.name) !== undefined;
     });
+  }
+
+  /**
+   * Merges what the other side of a push/pull has, unless it has nodes that do not understand ours.
+   * memberlist answers a request before it merges; this way the answer has what the merge found out.
+   *
+   * @returns the versions of its records; undefined if it told of none
+   */
+  #merge({ nodes, userState }: PushPull, now: number): readonly RecordVersion[] | undefined {
+    if (!this.#swim.understands(nodes)) return undefined;
+    const theirs = this.#sync.merge(userState, now);
+    this.#swim.merge(nodes, now);
+    return theirs;
   }
 
   #encodePushPull(join: boolean, userState: Uint8Array): Uint8Array {

@@ -17,7 +17,9 @@ import { PacketSender } from './packet-sender.ts';
 import { formatPeer, type PeerAddress, samePeer } from './peer-address.ts';
 import { Periodic } from './periodic.ts';
 import { type ProbeAction, Prober } from './prober.ts';
+import { versionConflict } from './protocol-versions.ts';
 import type { PushPullNode } from './push-pull.ts';
+import type { Wire } from './wire.ts';
 
 /** Addresses that {@link Swim.join} remembers; later ones are dropped. */
 export const SEEDS_MAX = 64;
@@ -34,6 +36,7 @@ export interface SwimParts {
   readonly tuning: GossipTuning;
   readonly random: Random;
   readonly outbox: Outbox;
+  readonly wire: Wire;
   /** Queue of user messages, which ride where rumours leave room. */
   readonly userQueue: BroadcastQueue;
   /** Encodes a push/pull to start, user state included. */
@@ -71,9 +74,9 @@ export class Swim {
     this.#table = new MemberTable(random);
     this.#queue = new BroadcastQueue(tuning.queueMax);
     this.#awareness = new Awareness(tuning.awarenessMaxMultiplier);
-    const { outbox, userQueue } = parts;
+    const { outbox, userQueue, wire } = parts;
     const shared = { tuning, table: this.#table, awareness: this.#awareness, outbox };
-    this.sender = new PacketSender({ ...shared, queues: [this.#queue, userQueue] });
+    this.sender = new PacketSender({ ...shared, wire, queues: [this.#queue, userQueue] });
     const tell = (to: PeerAddress, rumour: Rumour): void => this.sender.send(to, '', [rumour]);
     this.#membership = new Membership({ ...shared, queue: this.#queue, tell }, this.#self);
     const firstSequence = Math.floor(random.next() * 0x1_0000_0000);
@@ -151,6 +154,16 @@ export class Swim {
       default:
         this.#membership.apply(message, nowMs);
     }
+  }
+
+  /**
+   * Whether all these nodes and the known members understand each other. If not, the push/pull that
+   * told of them must not be merged, nor its user state (memberlist `mergeRemoteState`).
+   */
+  understands(nodes: readonly PushPullNode[]): boolean {
+    const conflict = versionConflict(nodes, this.#table.values());
+    if (conflict !== undefined) this.#parts.outbox.count(`incompatible_${conflict}_version`);
+    return conflict === undefined;
   }
 
   /** Merges the members of a push/pull. */

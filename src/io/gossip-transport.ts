@@ -5,7 +5,9 @@ import type { Clock, Log } from '../core/capabilities.ts';
 import type { Effect, GossipEvent, PushPullEffect, StreamPingEffect } from '../gossip/effects.ts';
 import type { Gossip } from '../gossip/gossip.ts';
 import { formatPeer, type PeerAddress } from '../gossip/peer-address.ts';
-import { readStream, StreamBudget } from './gossip-stream.ts';
+import type { StreamMessage } from '../gossip/push-pull.ts';
+import { REFUSALS } from '../gossip/stream-envelope.ts';
+import { readStream, StreamBudget, type StreamFault } from './gossip-stream.ts';
 
 /** Streams that others may have open here (memberlist `maxPushPullRequests`). */
 const STREAMS_IN_MAX = 128;
@@ -170,8 +172,7 @@ export class GossipTransport {
     const { streamTimeoutMs } = this.#gossip.tuning;
     const socket = this.#open(`${effect.purpose} ${formatPeer(effect.to)}`, effect.to);
     if (socket === undefined) return;
-    socket.write(effect.bytes);
-    const answer = await readStream(socket, streamTimeoutMs, this.#budget);
+    const answer = await this.#ask(socket, effect.bytes, streamTimeoutMs);
     socket.destroy();
     if (this.#udp === undefined) return;
     if (typeof answer === 'string') this.#streamFault(answer, effect.to);
@@ -187,8 +188,7 @@ export class GossipTransport {
   async #streamPing(effect: StreamPingEffect): Promise<void> {
     const socket = this.#open(`ping ${formatPeer(effect.to)}`, effect.to);
     if (socket === undefined) return;
-    socket.write(effect.bytes);
-    const answer = await readStream(socket, effect.timeoutMs, this.#budget);
+    const answer = await this.#ask(socket, effect.bytes, effect.timeoutMs);
     socket.destroy();
     if (this.#udp === undefined) return;
     if (typeof answer === 'string') this.#streamFault(answer, effect.to);
@@ -196,6 +196,18 @@ export class GossipTransport {
       this.#count('udp_probe_failed_tcp_worked');
       this.#perform(this.#gossip.streamAck(effect.sequence, this.#clock.nowMs()));
     } else this.#count('stream_unexpected');
+  }
+
+  /** Writes a message, and reads the answer. */
+  #ask(
+    socket: Socket,
+    message: Uint8Array,
+    timeoutMs: number,
+  ): Promise<StreamMessage | StreamFault> {
+    const { wire } = this.#gossip;
+    socket.write(wire.sealStream(message, 'request'));
+    const reader = wire.streamReader('reply');
+    return readStream(socket, { reader, timeoutMs, budget: this.#budget });
   }
 
   #open(key: string, to: PeerAddress): Socket | undefined {
@@ -224,35 +236,47 @@ export class GossipTransport {
   }
 
   async #serve(socket: Socket): Promise<void> {
-    const { streamTimeoutMs } = this.#gossip.tuning;
+    const { wire, tuning } = this.#gossip;
+    const timeoutMs = tuning.streamTimeoutMs;
     const peer = { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 };
-    const request = await readStream(socket, streamTimeoutMs, this.#budget);
+    const reader = wire.streamReader('request');
+    const keepRefused = (reason: StreamFault): boolean => REFUSALS.has(reason);
+    const budget = this.#budget;
+    const request = await readStream(socket, { reader, timeoutMs, budget, keepRefused });
     if (this.#udp === undefined) return;
-    if (typeof request === 'string') {
-      this.#streamFault(request, peer);
-      return;
-    }
-    const reply = this.#replyTo(request);
+    if (typeof request === 'string') this.#streamFault(request, peer);
+    const reply =
+      typeof request === 'string' ? wire.refusal(request) : this.#replyTo(request, peer);
     if (reply === undefined) {
-      this.#count('stream_unexpected');
       socket.destroy();
       return;
     }
     // The peer may take as long to read as it had to write.
-    const timer = setTimeout(() => socket.destroy(), streamTimeoutMs);
+    const timer = setTimeout(() => socket.destroy(), timeoutMs);
     socket.on('close', () => clearTimeout(timer));
     socket.resume();
     socket.end(reply);
   }
 
-  #replyTo(
-    request: Exclude<Awaited<ReturnType<typeof readStream>>, string>,
-  ): Uint8Array | undefined {
-    if (request.kind === 'ping') return this.#gossip.streamPong(request);
-    if (request.kind !== 'pushPull') return undefined;
-    const { effects, reply } = this.#gossip.pushPullRequest(request, this.#clock.nowMs());
-    this.#perform(effects);
-    return reply;
+  /** What to write back, layers on; undefined if it is nothing. */
+  #replyTo(request: StreamMessage, { address }: PeerAddress): Uint8Array | undefined {
+    const gossip = this.#gossip;
+    const nowMs = this.#clock.nowMs();
+    let reply: Uint8Array | undefined;
+    if (request.kind === 'user') {
+      // Who sent it is not said: the nodes of a cluster mostly have the same port.
+      const from = { address, port: gossip.config.port };
+      this.#perform(gossip.streamUser(request.payload, from, nowMs));
+      return undefined;
+    }
+    if (request.kind === 'ping') reply = gossip.streamPong(request);
+    else if (request.kind === 'pushPull') {
+      const answer = gossip.pushPullRequest(request, nowMs);
+      this.#perform(answer.effects);
+      reply = answer.reply;
+    }
+    if (reply === undefined) this.#count('stream_unexpected');
+    return reply === undefined ? undefined : gossip.wire.sealStream(reply, 'reply');
   }
 
   #streamFault(reason: string, to: PeerAddress): void {

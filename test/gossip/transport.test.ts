@@ -5,7 +5,9 @@ import { type Test, test } from 'tap';
 import { SILENT_LOG } from '../../src/core/capabilities.ts';
 import type { GossipTuning } from '../../src/gossip/config.ts';
 import type { GossipEvent } from '../../src/gossip/effects.ts';
-import { Gossip } from '../../src/gossip/gossip.ts';
+import { Gossip, type GossipConfig } from '../../src/gossip/gossip.ts';
+import { StreamReader } from '../../src/gossip/push-pull.ts';
+import { NodeGossipCipher } from '../../src/io/gossip-cipher.ts';
 import { GossipTransport } from '../../src/io/gossip-transport.ts';
 import { seededRandom } from '../support/gossip-sim.ts';
 
@@ -32,10 +34,11 @@ async function freePort(): Promise<number> {
 }
 
 /** A node on loopback, and a way to wait for what it reports. */
-async function startNode(t: Test, name: string, tuning: Partial<GossipTuning> = FAST) {
+async function startNode(t: Test, name: string, change: Partial<GossipConfig> = {}) {
   const port = await freePort();
-  const config = { name, address: HOST, port, generation: 1, tuning };
-  const gossip = new Gossip({ random: seededRandom(port) }, config, clock.nowMs());
+  const config = { name, address: HOST, port, generation: 1, tuning: FAST, ...change };
+  const deps = { random: seededRandom(port), cipher: new NodeGossipCipher() };
+  const gossip = new Gossip(deps, config, clock.nowMs());
   const events: GossipEvent[] = [];
   let wake = (): void => {};
   const onEvent = (event: GossipEvent): void => {
@@ -93,7 +96,7 @@ test('three nodes on real sockets join, share endpoints, and see one die and one
 });
 
 test('garbage by UDP and TCP is counted, and the node goes on', async (t) => {
-  const node = await startNode(t, 'a', { ...FAST, streamTimeoutMs: 200 });
+  const node = await startNode(t, 'a', { tuning: { ...FAST, streamTimeoutMs: 200 } });
   const udp = createSocket('udp4');
   t.teardown(() => udp.close());
   let answers = 0;
@@ -101,7 +104,7 @@ test('garbage by UDP and TCP is counted, and the node goes on', async (t) => {
   for (const bytes of [[0], [1, 0x80], [6], [7, 9, 9], [9, 0x80], [12, 1, 2, 3, 4, 5], [255]]) {
     await new Promise((resolve) => udp.send(Uint8Array.from(bytes), node.port, HOST, resolve));
   }
-  const converse = async (bytes: Uint8Array): Promise<Buffer> => {
+  const converse = async (bytes: Uint8Array): Promise<Uint8Array> => {
     const socket = connect({ host: HOST, port: node.port });
     const chunks: Buffer[] = [];
     socket.on('data', (chunk) => chunks.push(Buffer.from(chunk))).on('error', () => {});
@@ -112,24 +115,27 @@ test('garbage by UDP and TCP is counted, and the node goes on', async (t) => {
   for (const bytes of [
     [99],
     [6, 1],
-    [10, 1],
-    [9, 0x80],
-    [8, 0x80],
-    [0, 0x81, 0xa4, 0x4e, 0x6f, 0x64, 0x65, 0xa1, 0x7a],
+    [8, 0x80], // an empty user message
+    [0, 0x81, 0xa4, 0x4e, 0x6f, 0x64, 0x65, 0xa1, 0x7a], // a ping for z
+    [244, 1, 0x7a], // a label
+    [6, 0x83], // stops in the middle
   ]) {
     t.equal((await converse(Uint8Array.from(bytes))).length, 0, `no answer to ${bytes}`);
   }
-  t.equal(
-    (await converse(Uint8Array.of(6, 0x83))).length,
-    0,
-    'nor to one that stops in the middle',
-  );
+  for (const [bytes, text] of [
+    [[10, 1], /encryption is not configured/],
+    [[9, 0x80], /cannot decompress/],
+  ] as const) {
+    const answer = new StreamReader().push(await converse(Uint8Array.from(bytes)));
+    t.match(answer, { kind: 'message', message: { kind: 'error', text } }, `${bytes}`);
+  }
   t.match(node.transport.counters(), {
     stream_unknown_type: 1,
     stream_malformed: 1,
-    stream_unsupported_encryption: 1,
-    stream_unsupported_compression: 1,
-    stream_unexpected: 2,
+    stream_encryption_not_configured: 1,
+    stream_bad_compression: 1,
+    stream_wrong_label: 1,
+    stream_unexpected: 1,
     stream_timeout: 1,
   });
   t.equal(answers, 0);
@@ -141,14 +147,14 @@ test('garbage by UDP and TCP is counted, and the node goes on', async (t) => {
     packet_malformed: 2,
     packet_unexpected_type: 1,
     packet_truncated_compound: 1,
-    packet_unsupported_compression: 1,
+    packet_bad_compression: 1,
     packet_bad_checksum: 1,
     packet_unknown_type: 1,
   });
 });
 
 test('a TCP ping is answered; a port in use is an error that says so', async (t) => {
-  const node = await startNode(t, 'a');
+  const node = await startNode(t, 'a', { compression: false });
   const socket = connect({ host: HOST, port: node.port });
   socket.write(
     Uint8Array.from([
@@ -187,6 +193,7 @@ test('Gossip refuses what cannot be a node', (t) => {
     { port: 65_536 },
     { generation: 1.5 },
     { meta: new Uint8Array(513) },
+    { label: 'é'.repeat(128) },
   ]) {
     const make = (): Gossip => new Gossip({ random: seededRandom(1) }, { ...config, ...change }, 0);
     t.throws(make, RangeError, JSON.stringify(change));
