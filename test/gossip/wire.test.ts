@@ -16,7 +16,7 @@ import {
   StreamReader,
   type StreamResult,
 } from '../../src/gossip/push-pull.ts';
-import { seal } from '../../src/gossip/sealing.ts';
+import { open, seal } from '../../src/gossip/sealing.ts';
 import { STREAM_BYTES_MAX } from '../../src/gossip/stream-envelope.ts';
 import { type KeyUse, type StreamSide, Wire, type WireOptions } from '../../src/gossip/wire.ts';
 import { NodeGossipCipher } from '../../src/io/gossip-cipher.ts';
@@ -166,6 +166,21 @@ test('a label stands in front of packets and opened streams, as in memberlist', 
   t.same(wire.sealPacket([ping], false), Uint8Array.of(244, 3, ...ascii('foo'), ...ping));
   t.same(wire.sealStream(ping, 'request'), Uint8Array.of(244, 3, ...ascii('foo'), ...ping));
   t.same(wire.sealStream(ping, 'reply'), ping, 'an answer has no label header');
+  // net.go `encryptLocalState`: type, length and label are authenticated, in both directions.
+  const keyed = makeWire({ label: 'foo', compression: false }, [KEYS[0]]);
+  const keys = { cipher, keys: [KEYS[0]] };
+  for (const [side, start] of [
+    ['request', 5],
+    ['reply', 0],
+  ] as const) {
+    const stream = keyed.sealStream(ping, side).subarray(start);
+    const header = Uint8Array.of(10, 0, 0, 0, ping.length + 29);
+    t.same(stream.subarray(0, 5), header);
+    const data = Uint8Array.of(...header, ...ascii('foo'));
+    t.same(open(stream.subarray(5), data, keys), ping, side);
+  }
+  const packet = keyed.sealPacket([ping], false);
+  t.same(open(packet.subarray(5), ascii('foo'), keys), ping);
   t.end();
 });
 
