@@ -24,15 +24,17 @@ import { seededRandom } from '../support/gossip-sim.ts';
 
 interface Capture {
   readonly name: string;
+  readonly label?: string;
   readonly key?: string;
   readonly packets: readonly string[];
   /** Both directions of each stream, its opener's first. */
   readonly streams: readonly string[];
 }
 
-const { captures }: { captures: readonly Capture[] } = JSON.parse(
-  readFileSync(new URL('./vectors/serf-wire.json', import.meta.url), 'utf8'),
-);
+const captures = ['serf', 'memberlist'].flatMap((peer): readonly Capture[] => {
+  const file = new URL(`./vectors/${peer}-wire.json`, import.meta.url);
+  return JSON.parse(readFileSync(file, 'utf8')).captures;
+});
 const hex = (text: string): Uint8Array =>
   Uint8Array.from(Buffer.from(text.replaceAll(' ', ''), 'hex'));
 const ascii = (text: string): Uint8Array => new TextEncoder().encode(text);
@@ -52,10 +54,16 @@ function makeWire(options: WireOptions = {}, keys: readonly Uint8Array[] = [], u
   return wire;
 }
 
-/** A wire whose one nonce is that of sealed bytes, so that it seals the same. */
-function replaying(capture: Capture, nonce: Uint8Array, options: WireOptions): Wire {
+/** A wire with a capture's label and key, whose one nonce is the one that stands at `nonceAt`. */
+function replaying(
+  capture: Capture,
+  bytes: Uint8Array,
+  nonceAt: number,
+  compression: boolean,
+): Wire {
+  const nonce = bytes.subarray(nonceAt, nonceAt + 12);
   const replayed: Random = { next: () => 0, bytes: () => nonce };
-  const wire = new Wire({ random: replayed, cipher }, options);
+  const wire = new Wire({ random: replayed, cipher }, { label: capture.label, compression });
   if (capture.key !== undefined) wire.setKeys([Buffer.from(capture.key, 'base64')], STRICT);
   return wire;
 }
@@ -64,12 +72,13 @@ function memberOf({ state, ...node }: PushPullNode): Member {
   return { ...newMember(node, 0), state };
 }
 
-test('packets of serf agents are read, and written again byte for byte', (t) => {
+test('packets of serf and memberlist are read, and written again byte for byte', (t) => {
   const seen: string[] = [];
   for (const capture of captures) {
     for (const [index, text] of capture.packets.entries()) {
       const bytes = hex(text);
-      const wire = replaying(capture, bytes.subarray(1, 13), {});
+      const headerBytes = labelHeader(capture.label ?? '').length;
+      const wire = replaying(capture, bytes, headerBytes + 1, capture.name !== 'labelled');
       const { messages, drops } = wire.openPacket(bytes);
       t.same(drops, []);
       t.ok(messages.length > 0);
@@ -84,7 +93,7 @@ test('packets of serf agents are read, and written again byte for byte', (t) => 
       t.ok(again.includes(text), `${capture.name} ${index}: ${kinds}`);
     }
   }
-  t.equal(seen.length, 28);
+  t.equal(seen.length, 48);
   t.match(
     new Set(seen),
     new Set([
@@ -97,14 +106,15 @@ test('packets of serf agents are read, and written again byte for byte', (t) => 
   t.end();
 });
 
-test('state exchanges of serf agents are read, and written again byte for byte', (t) => {
+test('state exchanges of serf and memberlist are read, and written again byte for byte', (t) => {
   let count = 0;
   for (const capture of captures) {
     for (const [index, text] of capture.streams.entries()) {
       const bytes = hex(text);
-      const compression = bytes[0] === MESSAGE_TYPE.compress || capture.key !== undefined;
-      const wire = replaying(capture, bytes.subarray(6, 18), { compression });
       const side: StreamSide = index % 2 === 0 ? 'request' : 'reply';
+      const headerBytes = side === 'request' ? labelHeader(capture.label ?? '').length : 0;
+      const isPacked = bytes[headerBytes] === MESSAGE_TYPE.compress || capture.key !== undefined;
+      const wire = replaying(capture, bytes, headerBytes + 6, isPacked);
       for (const size of [1, 50, bytes.length]) {
         const reader = wire.streamReader(side);
         let result: StreamResult = { kind: 'more' };
@@ -125,7 +135,7 @@ test('state exchanges of serf agents are read, and written again byte for byte',
       }
     }
   }
-  t.equal(count, 18);
+  t.equal(count, 30);
   t.end();
 });
 
