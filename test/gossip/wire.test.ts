@@ -4,6 +4,8 @@ import { test } from 'tap';
 import type { Random } from '../../src/core/capabilities.ts';
 import { ByteWriter } from '../../src/gossip/bytes.ts';
 import { compress, decompress } from '../../src/gossip/compression.ts';
+import type { Effect } from '../../src/gossip/effects.ts';
+import { Gossip } from '../../src/gossip/gossip.ts';
 import { checkLabel, labelHeader } from '../../src/gossip/label.ts';
 import { MEMBER_STATES, type Member, newMember } from '../../src/gossip/member.ts';
 import { encodeMessage, MESSAGE_TYPE, type Message } from '../../src/gossip/messages.ts';
@@ -504,5 +506,50 @@ test('versionConflict() decides as memberlist does', (t) => {
     'protocol',
     'but must speak',
   );
+  t.end();
+});
+
+test('packets keep to their size with the longest label and keys, and rumours still fit in them', (t) => {
+  const tuning = { packetBytesMax: 1_400 };
+  const config = { address: '10.0.0.1', port: 7_946, generation: 1, label: 'x'.repeat(255) };
+  const make = (name: string): Gossip => {
+    const change = { name, compression: false, tuning };
+    const gossip = new Gossip({ random, cipher }, { ...config, ...change }, 0);
+    gossip.setKeys([KEYS[0]], STRICT);
+    return gossip;
+  };
+  const [a, b] = [make('a'), make('b')];
+  const from = { address: '10.0.0.2', port: 7_946 };
+  const alive = (name: string): Message => ({
+    ...{ kind: 'alive', node: name, address: '10.0.0.2', port: 7_946, incarnation: 1 },
+    ...{ meta: new Uint8Array(512), versions: Uint8Array.of(1, 5, 2, 2, 5, 5) },
+  });
+  for (let index = 0; index < 30; index++) {
+    const name = index === 0 ? 'b' : `${index}-${'n'.repeat(index * 8)}`;
+    a.packet(a.wire.sealPacket([encodeMessage(alive(name))], true), from, 0);
+  }
+  for (let index = 0; index < 60; index++) a.table.setLocal(`key-${index}`, 'v'.repeat(40 + index));
+  let largest = 0;
+  const joined = new Set<string>();
+  /** Hands the packets among `effects` to `to`, and gives what that one does because of them. */
+  const deliver = (effects: readonly Effect[], to: Gossip, nowMs: number): Effect[] =>
+    effects.flatMap((effect) => {
+      if (effect.kind === 'event' && effect.event.kind === 'member') {
+        if (to === a && effect.event.change === 'joined') joined.add(effect.event.member.name);
+      }
+      if (effect.kind !== 'send') return [];
+      largest = Math.max(largest, effect.bytes.length);
+      return to.packet(effect.bytes, from, nowMs);
+    });
+  for (let nowMs = 0; nowMs < 60_000; nowMs += 100) {
+    // What `a` says goes to `b`, whoever it is for; what `b` asks because of it is answered.
+    const answers = deliver(deliver(a.tick(nowMs), b, nowMs), a, nowMs);
+    deliver(deliver(answers, b, nowMs), a, nowMs);
+  }
+  t.ok(largest <= tuning.packetBytesMax, `${largest} bytes at most`);
+  t.ok(largest > tuning.packetBytesMax - 100, `${largest} bytes: the room is used`);
+  t.equal(joined.size, 30, 'the other node heard of everyone');
+  const heard = [...b.table.visible()].filter(({ node }) => node === 'a');
+  t.equal(heard.length, 60, 'and of all endpoints, without a stream');
   t.end();
 });
