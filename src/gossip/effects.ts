@@ -36,11 +36,11 @@ export type GossipEvent =
   | ({ readonly kind: 'endpoints' } & EndpointChange)
   | { readonly kind: 'leaveFinished' };
 
-/** A push/pull to start: connect, write `bytes`, read one push/pull, hand both back. */
+/** A push/pull to start: connect, write `bytes`, read one push/pull, hand both back. All by `Wire`. */
 export interface PushPullEffect {
   readonly kind: 'pushPull';
   readonly to: PeerAddress;
-  /** A whole stream message, ready to write. */
+  /** A whole stream message, for {@link Wire.sealStream}. */
   readonly bytes: Uint8Array;
   /** Why: to join by a seed or a lost member, or regularly. */
   readonly purpose: 'join' | 'sync';

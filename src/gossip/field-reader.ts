@@ -41,9 +41,9 @@ export class FieldReader {
     return this.integer(name, 0xffff_ffff);
   }
 
-  /** A port that can be sent to. */
-  port(name: string): number {
-    const port = this.integer(name, 0xffff);
+  /** A port that can be sent to: `defaultPort`, if that is one, where there is none or 0. */
+  port(name: string, defaultPort = 0): number {
+    const port = this.integer(name, 0xffff) || defaultPort;
     return port === 0 ? this.#fail(0) : port;
   }
 

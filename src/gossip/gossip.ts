@@ -1,4 +1,5 @@
 import type { Random } from '../core/capabilities.ts';
+import { invariant } from '../core/invariant.ts';
 import { BroadcastQueue } from './broadcast-queue.ts';
 import { utf8Bytes } from './bytes.ts';
 import { checkTuning, type GossipTuning, LAN_TUNING } from './config.ts';
@@ -10,17 +11,21 @@ import { NODE_NAME_BYTES_MAX } from './field-reader.ts';
 import { MachineTime } from './machine-time.ts';
 import { isLive, type Member, type MemberView } from './member.ts';
 import { encodeMessage, META_BYTES_MAX } from './messages.ts';
-import { decodePacket } from './packet.ts';
 import { addressBytes, type PeerAddress } from './peer-address.ts';
 import { Periodic } from './periodic.ts';
 import { encodePushPull, encodeUserStream, type PushPull } from './push-pull.ts';
+import type { GossipCipher } from './sealing.ts';
 import { Swim } from './swim.ts';
+import { type KeyUse, Wire } from './wire.ts';
 
 /**
  * What weft nodes say they speak: memberlist protocol 1 to 5, at 2 as memberlist itself does, and
  * as its delegate serf 2 to 5, at 5, without which a serf agent refuses to talk.
  */
 export const PROTOCOL_VERSIONS: Uint8Array = Uint8Array.of(1, 5, 2, 2, 5, 5);
+
+/** Room that a packet has beside label and encryption: an alive message with 512 bytes of meta. */
+const ROOM_BYTES_MIN = 900;
 
 /** Who this node is. */
 export interface GossipConfig extends PeerAddress {
@@ -30,6 +35,10 @@ export interface GossipConfig extends PeerAddress {
   readonly generation: number;
   /** Goes with the member to all nodes, at most 512 bytes; none by default. */
   readonly meta?: Uint8Array;
+  /** Keeps clusters apart: others' packets are dropped. At most 255 bytes; empty by default. */
+  readonly label?: string;
+  /** Whether what is sent is compressed. True by default, as in memberlist. */
+  readonly compression?: boolean;
   readonly tuning?: Partial<GossipTuning>;
 }
 
@@ -52,8 +61,10 @@ export interface GossipSnapshot {
 
 /** What {@link Gossip} works with. */
 export interface GossipDeps {
-  /** Decides whom to probe, tell and ask, and when. */
+  /** Decides whom to probe, tell and ask, and when; makes nonces. */
   readonly random: Random;
+  /** Without one no keys can be set. */
+  readonly cipher?: GossipCipher;
   /** Milliseconds since the epoch, to tell how old a change is; 0 without it. */
   readonly epochMs?: () => number;
   readonly sharing?: Sharing;
@@ -69,19 +80,24 @@ export class Gossip {
   readonly table: EndpointTable;
   readonly config: GossipConfig;
   readonly tuning: GossipTuning;
+  /** Label, compression and keys; streams are sealed and read with it. */
+  readonly wire: Wire;
   readonly #outbox = new Outbox();
   readonly #time: MachineTime;
   readonly #swim: Swim;
   readonly #sync: EndpointSync;
   readonly #summaryTurn: Periodic;
 
-  /**
-   * @throws {RangeError} if the name, the address, the port or the meta cannot be used
-   */
+  /** @throws {RangeError} if the name, address, port, meta or label cannot be used */
   constructor(deps: GossipDeps, config: GossipConfig, nowMs: number) {
     checkConfig(config);
     const tuning = { ...LAN_TUNING, ...config.tuning };
     checkTuning(tuning);
+    const { label, compression } = config;
+    const wire = new Wire(deps, { label, compression, defaultPort: config.port });
+    const roomBytes = tuning.packetBytesMax - wire.packetOverheadBytesMax;
+    invariant(roomBytes >= ROOM_BYTES_MIN, 'a packet has room beside label and encryption');
+    this.wire = wire;
     this.config = config;
     this.tuning = tuning;
     const { name, address, port, generation, meta = new Uint8Array() } = config;
@@ -101,9 +117,11 @@ export class Gossip {
     const shared = { tuning, random, outbox };
     const userBroadcasts = { queue, suits: (node: string) => this.#isWeft(node) };
     const share = sharing && ((member: Member) => sharing.member(member));
-    this.#swim = new Swim({ ...shared, userBroadcasts, encodeState, share }, self, nowMs);
+    this.#swim = new Swim({ ...shared, wire, userBroadcasts, encodeState, share }, self, nowMs);
     this.#sync = new EndpointSync({
       ...shared,
+      // What it makes must fit whatever keys come.
+      tuning: { ...tuning, packetBytesMax: roomBytes },
       ...{ table: this.table, queue, epochMs },
       hasten: (now) => this.#swim.hasten(now),
       send: (to, messages) => this.#swim.sender.sendUser(to, messages),
@@ -166,10 +184,21 @@ export class Gossip {
     return this.#finish(now);
   }
 
+  /**
+   * Replaces the keys of gossip encryption, at any time; see {@link Wire.setKeys} for the order in
+   * which a running cluster changes them.
+   *
+   * @param keys - 16, 24 or 32 bytes each, the one that seals first; none is no encryption.
+   * @throws {KeyringError} if one cannot be used; then all stay as they were
+   */
+  setKeys(keys: readonly Uint8Array[], options: KeyUse): void {
+    this.wire.setKeys(keys, options);
+  }
+
   /** Takes one UDP payload. Anything malformed in it is counted and not answered. */
   packet(bytes: Uint8Array, from: PeerAddress, nowMs: number): Effect[] {
     const now = this.#time.advance(nowMs);
-    const { messages, drops } = decodePacket(bytes);
+    const { messages, drops } = this.wire.openPacket(bytes);
     for (const reason of drops) this.#outbox.count(`packet_${reason.replaceAll('-', '_')}`);
     for (const message of messages) {
       if (message.kind === 'user') this.#sync.receive(message.payload, from, now);
@@ -221,7 +250,7 @@ export class Gossip {
   ): { readonly effects: Effect[]; readonly reply: Uint8Array } {
     const now = this.#time.advance(nowMs);
     // memberlist answers before it merges; this way the answer has what the merge found out.
-    this.#swim.merge(request.nodes, now);
+    this.#merge(request, now);
     const effects = this.#finish(now);
     return { effects, reply: this.#encodePushPull(request.join) };
   }
@@ -229,7 +258,7 @@ export class Gossip {
   /** Takes the answer to a push/pull that this node started. */
   pushPullReply(started: PushPullEffect, reply: PushPull, nowMs: number): Effect[] {
     const now = this.#time.advance(nowMs);
-    this.#swim.merge(reply.nodes, now);
+    if (!this.#merge(reply, now)) return this.#finish(now);
     this.#settleOwners(now);
     const differs = this.#sync.differsFrom(reply.userState);
     // Who comes new, or comes back, lacks much; what others lack, the summaries will tell.
@@ -249,7 +278,7 @@ export class Gossip {
   ): { readonly effects: Effect[]; readonly reply?: Uint8Array } {
     const now = this.#time.advance(nowMs);
     const answer = this.#sync.serve(payload);
-    if (answer === undefined) this.#sync.receive(payload, from, now);
+    if (answer === undefined && payload.length > 0) this.#sync.receive(payload, from, now);
     const effects = this.#finish(now);
     return answer === undefined ? { effects } : { effects, reply: encodeUserStream(answer) };
   }
@@ -283,6 +312,13 @@ export class Gossip {
   /** Whether messages about endpoints mean something to `node`: serf agents would log them. */
   #isWeft(node: string): boolean {
     return this.table.versionOf(node) !== undefined;
+  }
+
+  /** @returns false if the other side has nodes that do not understand ours: nothing of it counts then */
+  #merge({ nodes }: PushPull, now: number): boolean {
+    if (!this.#swim.understands(nodes)) return false;
+    this.#swim.merge(nodes, now);
+    return true;
   }
 
   #encodePushPull(join: boolean): Uint8Array {

@@ -92,14 +92,7 @@ export type Rumour = Alive | Accusation;
 export type Message = Ping | IndirectPing | Ack | Nack | Rumour | UserMessage;
 
 /** Why one message was dropped: returned, never thrown. */
-export type MessageDrop =
-  | 'empty'
-  | 'malformed'
-  | 'unknown-type'
-  | 'unexpected-type'
-  | 'unsupported-compression'
-  | 'unsupported-encryption'
-  | 'unsupported-label';
+export type MessageDrop = 'empty' | 'malformed' | 'unknown-type' | 'unexpected-type';
 
 /**
  * Encodes `message`, type byte first. Field names and their (alphabetical) order are those of
@@ -155,33 +148,37 @@ function sourceFields(source: PingSource | undefined): { [key: string]: MsgpackI
  * Decodes one message that is not a container (see packet.ts for those).
  *
  * @param bytes - Type byte and the rest; `payload` and `meta` of the result are copies.
+ * @param defaultPort - Of members that are told of without a port, as protocol 1 does (memberlist
+ *   `handleAlive`); without it such messages are malformed.
  * @returns the message, or why it must be dropped
  */
-export function decodeMessage(bytes: Uint8Array): Message | MessageDrop {
+export function decodeMessage(bytes: Uint8Array, defaultPort = 0): Message | MessageDrop {
   const type = bytes[0];
   if (type === undefined) return 'empty';
   if (type === MESSAGE_TYPE.user) return { kind: 'user', payload: bytes.slice(1) };
   const decode = DECODERS.get(type);
-  if (decode === undefined) return UNDECODED.get(type) ?? 'unknown-type';
+  if (decode === undefined) return MISPLACED.has(type) ? 'unexpected-type' : 'unknown-type';
   const result = decodeMsgpack(bytes, 1);
   if (!result.ok) return 'malformed';
   const fields = FieldReader.of(result.value);
-  const message = fields === undefined ? undefined : decode(fields);
+  const message = fields === undefined ? undefined : decode(fields, defaultPort);
   return message === undefined || fields?.failed === true ? 'malformed' : message;
 }
 
-const UNDECODED: ReadonlyMap<number, MessageDrop> = new Map<number, MessageDrop>([
-  [MESSAGE_TYPE.compress, 'unsupported-compression'],
-  [MESSAGE_TYPE.encrypt, 'unsupported-encryption'],
-  [MESSAGE_TYPE.hasLabel, 'unsupported-label'],
-  // Stream messages, and containers where none belongs.
-  [MESSAGE_TYPE.pushPull, 'unexpected-type'],
-  [MESSAGE_TYPE.error, 'unexpected-type'],
-  [MESSAGE_TYPE.compound, 'unexpected-type'],
-  [MESSAGE_TYPE.hasCrc, 'unexpected-type'],
+/** Messages of streams, and containers where none belongs. */
+const MISPLACED: ReadonlySet<number> = new Set([
+  MESSAGE_TYPE.pushPull,
+  MESSAGE_TYPE.error,
+  MESSAGE_TYPE.encrypt,
+  MESSAGE_TYPE.hasLabel,
+  MESSAGE_TYPE.compound,
+  MESSAGE_TYPE.compress,
+  MESSAGE_TYPE.hasCrc,
 ]);
 
-const DECODERS: ReadonlyMap<number, (fields: FieldReader) => Message> = new Map([
+type Decoder = (fields: FieldReader, defaultPort: number) => Message;
+
+const DECODERS: ReadonlyMap<number, Decoder> = new Map([
   [MESSAGE_TYPE.ping, readPing],
   [MESSAGE_TYPE.indirectPing, readIndirectPing],
   [MESSAGE_TYPE.ack, (fields): Message => ({ kind: 'ack', sequence: fields.uint32('SeqNo') })],
@@ -189,7 +186,7 @@ const DECODERS: ReadonlyMap<number, (fields: FieldReader) => Message> = new Map(
   [MESSAGE_TYPE.suspect, (fields): Message => readAccusation('suspect', fields)],
   [MESSAGE_TYPE.dead, (fields): Message => readAccusation('dead', fields)],
   [MESSAGE_TYPE.alive, readAlive],
-] as const satisfies readonly (readonly [number, (fields: FieldReader) => Message])[]);
+] as const satisfies readonly (readonly [number, Decoder])[]);
 
 function readPing(fields: FieldReader): Message {
   const source = readSource(fields);
@@ -201,12 +198,12 @@ function readPing(fields: FieldReader): Message {
   };
 }
 
-function readIndirectPing(fields: FieldReader): Message {
+function readIndirectPing(fields: FieldReader, defaultPort: number): Message {
   const source = readSource(fields);
   return {
     kind: 'indirectPing',
     sequence: fields.uint32('SeqNo'),
-    target: { address: fields.address('Target'), port: fields.port('Port') },
+    target: { address: fields.address('Target'), port: fields.port('Port', defaultPort) },
     node: fields.text('Node', NODE_NAME_BYTES_MAX),
     nackWanted: fields.flag('Nack'),
     ...(source && { source }),
@@ -232,13 +229,13 @@ function readAccusation(kind: 'suspect' | 'dead', fields: FieldReader): Message 
   };
 }
 
-function readAlive(fields: FieldReader): Message {
+function readAlive(fields: FieldReader, defaultPort: number): Message {
   return {
     kind: 'alive',
     incarnation: fields.uint32('Incarnation'),
     node: fields.nodeName('Node'),
     address: fields.address('Addr'),
-    port: fields.port('Port'),
+    port: fields.port('Port', defaultPort),
     meta: fields.bytes('Meta', META_BYTES_MAX),
     versions: fields.bytes('Vsn', VERSIONS_BYTES),
   };

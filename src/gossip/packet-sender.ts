@@ -8,9 +8,9 @@ import {
   COMPOUND_HEADER_BYTES,
   COMPOUND_MESSAGES_MAX,
   CRC_HEADER_BYTES,
-  encodePacket,
 } from './packet.ts';
 import type { PeerAddress } from './peer-address.ts';
+import type { Wire } from './wire.ts';
 
 /** First protocol version whose receivers check a CRC (memberlist net.go `rawSendMsgPacket`). */
 const CRC_VERSION = 5;
@@ -27,6 +27,7 @@ export interface PacketSenderParts {
   readonly tuning: GossipTuning;
   readonly table: MemberTable;
   readonly outbox: Outbox;
+  readonly wire: Wire;
   /** Sources of piggybacked broadcasts: a later one gets the room that the earlier left. */
   readonly queues: readonly BroadcastSource[];
 }
@@ -59,13 +60,14 @@ export class PacketSender {
 
   /** Sends encoded user messages in a packet each, to a node that is known to check CRCs. */
   sendUser(to: PeerAddress, messages: readonly Uint8Array[]): void {
-    for (const message of messages) this.#push(to, encodePacket([message], true));
+    for (const message of messages) this.#push(to, [message], true);
   }
 
   #takeBroadcasts(node: string, usedBytes: number, usedCount: number): Uint8Array[] {
-    const { tuning, table, queues } = this.#parts;
+    const { tuning, table, queues, wire } = this.#parts;
     const limit = retransmitLimit(tuning.retransmitMult, table.size);
-    let freeBytes = tuning.packetBytesMax - CRC_HEADER_BYTES - COMPOUND_HEADER_BYTES - usedBytes;
+    const aroundBytes = wire.packetOverheadBytes + CRC_HEADER_BYTES + COMPOUND_HEADER_BYTES;
+    let freeBytes = tuning.packetBytesMax - aroundBytes - usedBytes;
     const taken: Uint8Array[] = [];
     for (const { queue, suits } of queues) {
       if (queue.size === 0 || suits?.(node) === false) continue;
@@ -79,10 +81,11 @@ export class PacketSender {
 
   #emit(to: PeerAddress, node: string, messages: readonly Uint8Array[]): void {
     const version = this.#parts.table.get(node)?.versions[1] ?? 0;
-    this.#push(to, encodePacket(messages, version >= CRC_VERSION));
+    this.#push(to, messages, version >= CRC_VERSION);
   }
 
-  #push({ address, port }: PeerAddress, bytes: Uint8Array): void {
+  #push({ address, port }: PeerAddress, messages: readonly Uint8Array[], checksum: boolean): void {
+    const bytes = this.#parts.wire.sealPacket(messages, checksum);
     this.#parts.outbox.push({ kind: 'send', to: { address, port }, bytes });
   }
 }

@@ -4,9 +4,16 @@ import { MEMBER_STATES, type Member, type MemberState } from './member.ts';
 import { type Alive, MESSAGE_TYPE, META_BYTES_MAX, VERSIONS_BYTES } from './messages.ts';
 import { decodeMsgpack, encodeMsgpack, type MsgpackResult, writeMsgpack } from './msgpack.ts';
 import { addressBytes } from './peer-address.ts';
+import {
+  type EnvelopeDrop,
+  openEnvelope,
+  PLAIN_TERMS,
+  STREAM_BYTES_MAX,
+  type StreamTerms,
+} from './stream-envelope.ts';
 
-/** Largest stream message that is read. memberlist's is 20 MiB of user state. */
-export const STREAM_BYTES_MAX: number = 64 * 1_024 * 1_024;
+/** Largest user state or user message (memberlist `maxPushStateBytes`, `maxUserMsgBytes`). */
+export const STATE_BYTES_MAX: number = 20 * 1_024 * 1_024;
 /** Most members that one push/pull may carry. */
 const NODES_MAX = 65_536;
 /** Largest encoding of one struct on a stream: a node state with all fields at their limits. */
@@ -35,13 +42,7 @@ export type StreamMessage =
   | { readonly kind: 'error'; readonly text: string };
 
 /** Why a stream was given up. One counter per value. */
-export type StreamDrop =
-  | 'malformed'
-  | 'too-large'
-  | 'unknown-type'
-  | 'unsupported-compression'
-  | 'unsupported-encryption'
-  | 'unsupported-label';
+export type StreamDrop = EnvelopeDrop | 'malformed' | 'unknown-type';
 
 /** What {@link StreamReader.push} has so far; 'more' needs more bytes. */
 export type StreamResult =
@@ -89,17 +90,31 @@ export function encodeUserStream(payload: Uint8Array): Uint8Array {
   return writer.bytes(payload).finish();
 }
 
+/** What a reader asks of a stream, and takes for a port where none is told (protocol 1). */
+export interface StreamReaderTerms extends StreamTerms {
+  readonly defaultPort?: number;
+}
+
 /**
- * Reads one message from a TCP stream, in chunks as they come. Streams have no length in front, so
+ * Reads one message from a TCP stream, in chunks as they come. Messages have no length in front, so
  * each struct is tried as soon as it may be whole. BOUNDED by {@link STREAM_BYTES_MAX}.
  */
 export class StreamReader {
+  readonly #terms: StreamReaderTerms;
   #bytes = new Uint8Array(4_096);
   #length = 0;
-  /** Start of the next struct. */
-  #offset = 1;
+  /** Start of the next struct; 0 before the layers around the message have been taken off. */
+  #offset = 0;
+  /** Whether the message came in one piece, so that nothing can follow. */
+  #whole = false;
+  #type: number | undefined;
   #header: { join: boolean; nodesLeft: number; userBytes: number } | undefined;
   readonly #nodes: PushPullNode[] = [];
+
+  /** @param terms - By default what is neither labelled nor encrypted is read. */
+  constructor(terms: StreamReaderTerms = PLAIN_TERMS) {
+    this.#terms = terms;
+  }
 
   /** Bytes that this reader keeps in memory. */
   get size(): number {
@@ -110,8 +125,21 @@ export class StreamReader {
   push(chunk: Uint8Array): StreamResult {
     if (this.#length + chunk.length > STREAM_BYTES_MAX) return drop('too-large');
     this.#append(chunk);
-    const type = this.#bytes[0];
-    if (this.#length === 0) return MORE;
+    if (this.#type === undefined) {
+      const opened = openEnvelope(this.#bytes.subarray(0, this.#length), this.#terms);
+      if (opened === 'more') return MORE;
+      if (typeof opened === 'string') return drop(opened);
+      this.#bytes = opened.body as Uint8Array<ArrayBuffer>;
+      this.#length = opened.body.length;
+      this.#whole = opened.whole;
+      this.#type = opened.body[0];
+      this.#offset = 1;
+    }
+    const result = this.#message(this.#type);
+    return result.kind === 'more' && this.#whole ? drop('truncated') : result;
+  }
+
+  #message(type: number | undefined): StreamResult {
     switch (type) {
       case MESSAGE_TYPE.pushPull:
         return this.#pushPull();
@@ -121,12 +149,6 @@ export class StreamReader {
       case MESSAGE_TYPE.ack:
       case MESSAGE_TYPE.error:
         return this.#small(type);
-      case MESSAGE_TYPE.compress:
-        return drop('unsupported-compression');
-      case MESSAGE_TYPE.encrypt:
-        return drop('unsupported-encryption');
-      case MESSAGE_TYPE.hasLabel:
-        return drop('unsupported-label');
       default:
         return drop('unknown-type');
     }
@@ -139,14 +161,14 @@ export class StreamReader {
       this.#header = {
         join: fields.flag('Join'),
         nodesLeft: fields.integer('Nodes', NODES_MAX),
-        userBytes: fields.integer('UserStateLen', STREAM_BYTES_MAX),
+        userBytes: fields.integer('UserStateLen', STATE_BYTES_MAX),
       };
       if (fields.failed) return drop('malformed');
     }
     while (this.#header.nodesLeft > 0) {
       const fields = this.#struct();
       if (!(fields instanceof FieldReader)) return fields;
-      const node = readNode(fields);
+      const node = readNode(fields, this.#terms.defaultPort);
       if (node === undefined) return drop('malformed');
       this.#nodes.push(node);
       this.#header.nodesLeft--;
@@ -162,7 +184,7 @@ export class StreamReader {
     if (this.#header === undefined) {
       const fields = this.#struct();
       if (!(fields instanceof FieldReader)) return fields;
-      const userBytes = fields.integer('UserMsgLen', STREAM_BYTES_MAX);
+      const userBytes = fields.integer('UserMsgLen', STATE_BYTES_MAX);
       if (fields.failed) return drop('malformed');
       this.#header = { join: false, nodesLeft: 0, userBytes };
     }
@@ -221,11 +243,11 @@ function message(value: StreamMessage): StreamResult {
   return { kind: 'message', message: value };
 }
 
-function readNode(fields: FieldReader): PushPullNode | undefined {
+function readNode(fields: FieldReader, defaultPort?: number): PushPullNode | undefined {
   const node: PushPullNode = {
     node: fields.nodeName('Name'),
     address: fields.address('Addr'),
-    port: fields.port('Port'),
+    port: fields.port('Port', defaultPort),
     meta: fields.bytes('Meta', META_BYTES_MAX),
     incarnation: fields.uint32('Incarnation'),
     state: MEMBER_STATES[fields.integer('State', MEMBER_STATES.length - 1)] ?? 'dead',

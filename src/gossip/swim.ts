@@ -11,7 +11,9 @@ import { type BroadcastSource, PacketSender } from './packet-sender.ts';
 import { formatPeer, type PeerAddress, samePeer } from './peer-address.ts';
 import { Periodic } from './periodic.ts';
 import { type ProbeAction, Prober } from './prober.ts';
+import { versionConflict } from './protocol-versions.ts';
 import type { PushPullNode } from './push-pull.ts';
+import type { Wire } from './wire.ts';
 
 /** Addresses that {@link Swim.join} remembers; later ones are dropped. */
 export const SEEDS_MAX = 64;
@@ -31,6 +33,7 @@ export interface SwimParts {
   readonly tuning: GossipTuning;
   readonly random: Random;
   readonly outbox: Outbox;
+  readonly wire: Wire;
   /** User messages, which ride where rumours leave room. */
   readonly userBroadcasts: BroadcastSource;
   /** Encodes a push/pull to start, user state included. */
@@ -70,9 +73,10 @@ export class Swim {
     this.#table = new MemberTable(random);
     this.#queue = new BroadcastQueue(tuning.queueMax);
     this.#awareness = new Awareness(tuning.awarenessMaxMultiplier);
-    const { outbox, userBroadcasts } = parts;
+    const { outbox, userBroadcasts, wire } = parts;
     const shared = { tuning, table: this.#table, awareness: this.#awareness, outbox };
-    this.sender = new PacketSender({ ...shared, queues: [{ queue: this.#queue }, userBroadcasts] });
+    const queues = [{ queue: this.#queue }, userBroadcasts];
+    this.sender = new PacketSender({ ...shared, wire, queues });
     const tell = (to: PeerAddress, rumour: Rumour): void => this.sender.send(to, '', [rumour]);
     const { share } = parts;
     this.#membership = new Membership(
@@ -185,6 +189,16 @@ export class Swim {
   tellOf(to: PeerAddress, node: string): void {
     const rumour = this.#membership.rumourOf(node);
     if (rumour !== undefined) this.sender.send(to, '', [rumour]);
+  }
+
+  /**
+   * Whether all these nodes and the known members understand each other. If not, the push/pull that
+   * told of them must not be merged, nor its user state (memberlist `mergeRemoteState`).
+   */
+  understands(nodes: readonly PushPullNode[]): boolean {
+    const conflict = versionConflict(nodes, this.#table.values());
+    if (conflict !== undefined) this.#parts.outbox.count(`incompatible_${conflict}_version`);
+    return conflict === undefined;
   }
 
   /** Merges the members of a push/pull. */

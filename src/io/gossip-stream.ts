@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { type StreamDrop, type StreamMessage, StreamReader } from '../gossip/push-pull.ts';
+import type { StreamDrop, StreamMessage, StreamReader } from '../gossip/push-pull.ts';
 
 /** Unparsed bytes of all gossip streams of one transport together. */
 const STREAMS_BYTES_MAX = 128 * 1_024 * 1_024;
@@ -23,20 +23,28 @@ export class StreamBudget {
   }
 }
 
+/** How {@link readStream} reads. */
+export interface StreamReading {
+  /** Fresh: it reads one message. */
+  readonly reader: StreamReader;
+  /** Bound on the whole, however the bytes drip. */
+  readonly timeoutMs: number;
+  readonly budget: StreamBudget;
+  /** Whether the socket stays open after a drop, for an answer. */
+  readonly keepRefused?: (reason: StreamFault) => boolean;
+}
+
 /**
  * Reads the one message that a peer sends on `socket`. The socket stays open if there is one, and
  * is destroyed if not.
  *
- * @param timeoutMs - Bound on the whole, however the bytes drip.
  * @returns the message, or why there is none; never rejects
  */
 export function readStream(
   socket: Socket,
-  timeoutMs: number,
-  budget: StreamBudget,
+  { reader, timeoutMs, budget, keepRefused }: StreamReading,
 ): Promise<StreamMessage | StreamFault> {
   return new Promise((resolve) => {
-    const reader = new StreamReader();
     const timer = setTimeout(() => finish('timeout'), timeoutMs);
     const onClose = (): void => finish('closed');
     const onData = (chunk: Uint8Array): void => {
@@ -54,7 +62,7 @@ export function readStream(
       clearTimeout(timer);
       socket.off('data', onData).off('end', onClose).off('close', onClose);
       budget.giveBack(taken);
-      if (typeof outcome === 'string') socket.destroy();
+      if (typeof outcome === 'string' && keepRefused?.(outcome) !== true) socket.destroy();
       resolve(outcome);
     };
     socket.on('data', onData).on('end', onClose).on('close', onClose);

@@ -11,7 +11,9 @@ import type {
 } from '../gossip/effects.ts';
 import type { Gossip } from '../gossip/gossip.ts';
 import { formatPeer, type PeerAddress } from '../gossip/peer-address.ts';
-import { readStream, StreamBudget } from './gossip-stream.ts';
+import type { StreamMessage } from '../gossip/push-pull.ts';
+import { REFUSALS } from '../gossip/stream-envelope.ts';
+import { readStream, StreamBudget, type StreamFault } from './gossip-stream.ts';
 
 /** Streams that others may have open here (memberlist `maxPushPullRequests`). */
 const STREAMS_IN_MAX = 128;
@@ -180,51 +182,53 @@ export class GossipTransport {
 
   async #pushPull(effect: PushPullEffect): Promise<void> {
     const { streamTimeoutMs } = this.#gossip.tuning;
-    const key = `${effect.purpose} ${formatPeer(effect.to)}`;
-    const socket = this.#open(key, effect.to);
-    if (socket === undefined) return;
-    socket.write(effect.bytes);
-    const answer = await readStream(socket, streamTimeoutMs, this.#budget);
-    this.#end(socket, key);
-    if (this.#udp === undefined) return;
-    if (typeof answer === 'string') this.#streamFault(answer, effect.to);
-    else if (answer.kind === 'pushPull') {
+    const answer = await this.#exchange(effect.purpose, effect, streamTimeoutMs);
+    if (answer?.kind === 'pushPull') {
       this.#perform(this.#gossip.pushPullReply(effect, answer, this.#clock.nowMs()));
-    } else if (answer.kind === 'error') {
-      this.#count('stream_refused');
-      const peer = formatPeer(effect.to);
-      this.#log.warn({ peer, reason: answer.text }, 'peer refused a state exchange');
-    } else this.#count('stream_unexpected');
+    } else if (answer !== undefined) this.#count('stream_unexpected');
   }
 
   async #ask(effect: AskEffect): Promise<void> {
-    const { streamTimeoutMs } = this.#gossip.tuning;
-    const key = `ask ${formatPeer(effect.to)}`;
-    const socket = this.#open(key, effect.to);
-    if (socket === undefined) return;
-    socket.write(effect.bytes);
-    const answer = await readStream(socket, streamTimeoutMs, this.#budget);
-    this.#end(socket, key);
-    if (this.#udp === undefined) return;
-    if (typeof answer === 'string') this.#streamFault(answer, effect.to);
-    else if (answer.kind === 'user') {
+    const answer = await this.#exchange('ask', effect, this.#gossip.tuning.streamTimeoutMs);
+    if (answer?.kind === 'user') {
       this.#perform(this.#gossip.answered(effect, answer.payload, this.#clock.nowMs()));
-    } else this.#count('stream_unexpected');
+    } else if (answer !== undefined) this.#count('stream_unexpected');
   }
 
   async #streamPing(effect: StreamPingEffect): Promise<void> {
-    const key = `ping ${formatPeer(effect.to)}`;
-    const socket = this.#open(key, effect.to);
-    if (socket === undefined) return;
-    socket.write(effect.bytes);
-    const answer = await readStream(socket, effect.timeoutMs, this.#budget);
-    this.#end(socket, key);
-    if (this.#udp === undefined) return;
-    if (typeof answer === 'string') this.#streamFault(answer, effect.to);
-    else if (answer.kind === 'ack' && answer.sequence === effect.sequence) {
+    const answer = await this.#exchange('ping', effect, effect.timeoutMs);
+    if (answer?.kind === 'ack' && answer.sequence === effect.sequence) {
       this.#count('udp_probe_failed_tcp_worked');
       this.#perform(this.#gossip.streamAck(effect.sequence, this.#clock.nowMs()));
-    } else this.#count('stream_unexpected');
+    } else if (answer !== undefined) this.#count('stream_unexpected');
+  }
+
+  /**
+   * Writes a message to another node, and reads the answer.
+   *
+   * @param kind - One exchange of a kind is under way with a peer at a time.
+   * @returns undefined if there is none of use; then that is counted
+   */
+  async #exchange(
+    kind: string,
+    { to, bytes }: { readonly to: PeerAddress; readonly bytes: Uint8Array },
+    timeoutMs: number,
+  ): Promise<StreamMessage | undefined> {
+    const key = `${kind} ${formatPeer(to)}`;
+    const socket = this.#open(key, to);
+    if (socket === undefined) return undefined;
+    const { wire } = this.#gossip;
+    socket.write(wire.sealStream(bytes, 'request'));
+    const reader = wire.streamReader('reply');
+    const answer = await readStream(socket, { reader, timeoutMs, budget: this.#budget });
+    this.#end(socket, key);
+    if (this.#udp === undefined) return undefined;
+    if (typeof answer === 'string') this.#streamFault(answer, to);
+    else if (answer.kind === 'error') {
+      this.#count('stream_refused');
+      this.#log.warn({ peer: formatPeer(to), reason: answer.text }, 'peer refused an exchange');
+    } else return answer;
+    return undefined;
   }
 
   #open(key: string, to: PeerAddress): Socket | undefined {
@@ -259,50 +263,48 @@ export class GossipTransport {
   }
 
   async #serve(socket: Socket): Promise<void> {
-    const { streamTimeoutMs } = this.#gossip.tuning;
+    const { wire, tuning } = this.#gossip;
+    const timeoutMs = tuning.streamTimeoutMs;
     const peer = { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 };
-    const request = await readStream(socket, streamTimeoutMs, this.#budget);
+    const reader = wire.streamReader('request');
+    const keepRefused = (reason: StreamFault): boolean => REFUSALS.has(reason);
+    const budget = this.#budget;
+    const request = await readStream(socket, { reader, timeoutMs, budget, keepRefused });
     if (this.#udp === undefined) return;
-    if (typeof request === 'string') {
-      this.#streamFault(request, peer);
-      return;
-    }
-    const reply = this.#replyTo(request, peer);
+    if (typeof request === 'string') this.#streamFault(request, peer);
+    const reply =
+      typeof request === 'string' ? wire.refusal(request) : this.#replyTo(request, peer);
     if (reply === undefined) {
       socket.destroy();
       return;
     }
     // The peer may take as long to read as it had to write.
-    const timer = setTimeout(() => socket.destroy(), streamTimeoutMs);
+    const timer = setTimeout(() => socket.destroy(), timeoutMs);
     socket.on('close', () => clearTimeout(timer));
     socket.resume();
     socket.end(reply);
   }
 
-  #replyTo(
-    request: Exclude<Awaited<ReturnType<typeof readStream>>, string>,
-    peer: PeerAddress,
-  ): Uint8Array | undefined {
-    const reply = this.#answerTo(request, peer);
-    if (reply === undefined && request.kind !== 'user') this.#count('stream_unexpected');
-    return reply;
-  }
-
-  #answerTo(
-    request: Exclude<Awaited<ReturnType<typeof readStream>>, string>,
-    peer: PeerAddress,
-  ): Uint8Array | undefined {
+  /** What to write back, layers on; undefined if it is nothing. */
+  #replyTo(request: StreamMessage, { address }: PeerAddress): Uint8Array | undefined {
+    const gossip = this.#gossip;
     const nowMs = this.#clock.nowMs();
-    if (request.kind === 'ping') return this.#gossip.streamPong(request);
-    if (request.kind === 'user') {
-      const { effects, reply } = this.#gossip.streamUser(request.payload, peer, nowMs);
-      this.#perform(effects);
-      return reply;
+    let reply: Uint8Array | undefined;
+    if (request.kind === 'ping') reply = gossip.streamPong(request);
+    else if (request.kind === 'user') {
+      // Who sent it is not said: the nodes of a cluster mostly have the same port.
+      const from = { address, port: gossip.config.port };
+      const taken = gossip.streamUser(request.payload, from, nowMs);
+      this.#perform(taken.effects);
+      if (taken.reply === undefined) return undefined;
+      reply = taken.reply;
+    } else if (request.kind === 'pushPull') {
+      const answer = gossip.pushPullRequest(request, nowMs);
+      this.#perform(answer.effects);
+      reply = answer.reply;
     }
-    if (request.kind !== 'pushPull') return undefined;
-    const { effects, reply } = this.#gossip.pushPullRequest(request, nowMs);
-    this.#perform(effects);
-    return reply;
+    if (reply === undefined) this.#count('stream_unexpected');
+    return reply === undefined ? undefined : gossip.wire.sealStream(reply, 'reply');
   }
 
   #streamFault(reason: string, to: PeerAddress): void {

@@ -4,6 +4,7 @@ import * as gossip from './targets/gossip.ts';
 import { handshakes } from './targets/handshake.ts';
 import * as packets from './targets/packets.ts';
 import * as texts from './targets/texts.ts';
+import * as wire from './targets/wire.ts';
 
 /** Every reader of bytes from outside. A new decoder gets an entry here. */
 export const TARGETS: readonly FuzzTarget[] = [
@@ -18,7 +19,9 @@ export const TARGETS: readonly FuzzTarget[] = [
   gossip.packet,
   gossip.member,
   gossip.msgpack,
-  gossip.stream,
+  wire.lzw,
+  wire.sealedPacket,
+  wire.stream,
   gossip.endpoints,
   gossip.records,
   texts.flags,

@@ -39,6 +39,7 @@ function plain(value: MsgpackValue): unknown {
 
 // str8, which the old specification lacks, is what the oracle picks for 32 to 255 bytes.
 const shortText = fc.string({ maxLength: 10 });
+const key = shortText.filter((value) => value !== '__proto__'); // which the oracle refuses to read
 const scalar = fc.oneof(
   fc.constant(null),
   fc.boolean(),
@@ -52,7 +53,7 @@ const { tree } = fc.letrec<{ tree: MsgpackInput }>((tie) => ({
     { maxDepth: 3 },
     scalar,
     fc.array(tie('tree'), { maxLength: 20 }),
-    fc.dictionary(shortText, tie('tree'), { maxKeys: 20, noNullPrototype: true }),
+    fc.dictionary(key, tie('tree'), { maxKeys: 20, noNullPrototype: true }),
   ),
 }));
 
@@ -162,7 +163,12 @@ test('decodePacket() reads what serf sends, and encodePacket() gives the same by
     ['user', 'user'],
   );
   t.same(user.drops, []);
-  t.same(decodePacket(hex(serf.packets.compressed ?? '')).drops, ['unsupported-compression']);
+  const compressed = decodePacket(hex(serf.packets.compressed ?? ''));
+  t.same(
+    compressed.messages.map(({ kind }) => kind),
+    ['ack'],
+  );
+  t.same(compressed.drops, []);
   t.end();
 });
 
@@ -192,8 +198,13 @@ test('decodePacket() gives a reason for each part that it drops', (t) => {
     [hex('0c'), [], ['bad-checksum']],
     [hex('0c 00000000 00'), [], ['bad-checksum']],
     [encodePacket([ack], true), [good], []],
-    [hex('0a 0102'), [], ['unsupported-encryption']],
-    [hex('f4 0102'), [], ['unsupported-label']],
+    [hex('0a 0102'), [], ['unexpected-type']],
+    [hex('f4 0102'), [], ['unexpected-type']],
+    [hex('09'), [], ['bad-compression']],
+    [hex('09 80'), [], ['bad-compression']],
+    [hex('09 82 a4416c676f 01 a3427566 a3 000302'), [], ['unsupported-compression']],
+    [hex('09 82 a4416c676f 00 a3427566 a3 000302'), [], ['bad-compression']], // nothing in it
+    [hex('09 82 a4416c676f 00 a3427566 da ffff 00'), [], ['bad-compression']],
     [hex('06 80'), [], ['unexpected-type']],
     [hex('0d 80'), [], ['unexpected-type']],
     [hex('00'), [], ['malformed']],
@@ -294,9 +305,12 @@ test('StreamReader drops what is no message as soon as that is sure', (t) => {
   endless.set(hex('06 83 a54e6f646573 db 00ffffff'));
   for (const [bytes, reason] of [
     [hex('63'), 'unknown-type'],
-    [hex('09 80'), 'unsupported-compression'],
-    [hex('0a 00'), 'unsupported-encryption'],
-    [hex('f4 00'), 'unsupported-label'],
+    [hex('09 80'), 'bad-compression'],
+    [hex('09 82 a4416c676f 01 a3427566 a3 000302'), 'unsupported-compression'],
+    [hex('09 82 a4416c676f 00 a3427566 a4 00100406'), 'bad-compression'],
+    [hex('09 82 a4416c676f 00 a3427566 db 01400001'), 'too-large'], // 20 MiB and a byte
+    [hex('0a 00'), 'encryption-not-configured'],
+    [hex('f4 00'), 'unknown-type'],
     [hex('06 01'), 'malformed'], // the header is no map
     [hex('06 81 a54e6f646573 ce 7fffffff'), 'malformed'], // 2^31 nodes
     [hex('06 81 ac557365725374617465 4c656e ce 7fffffff'), 'malformed'], // 2 GiB of user state

@@ -1,6 +1,7 @@
 // What other nodes, or whoever sends to the gossip port, may say.
 
 import type { Json } from '../../../src/core/store.ts';
+import { compress } from '../../../src/gossip/compression.ts';
 import {
   decodeEndpointMessage,
   ENDPOINT_MAGIC,
@@ -16,13 +17,19 @@ import {
   type MsgpackInput,
   type MsgpackValue,
 } from '../../../src/gossip/msgpack.ts';
-import { decodePacket, encodePacket } from '../../../src/gossip/packet.ts';
-import { encodePushPull, StreamReader } from '../../../src/gossip/push-pull.ts';
+import {
+  type DecodedPacket,
+  decodePacket,
+  encodePacket,
+  PACKET_DECOMPRESSED_BYTES_MAX,
+} from '../../../src/gossip/packet.ts';
 import { readEndpointRecord, readVtepRecord } from '../../../src/node/endpoint-record.ts';
 import { bytesOf, type FuzzTarget, require, textOf } from '../target.ts';
 
-const PEER = { address: '10.0.0.2', port: 7946 };
-const MESSAGES: readonly Message[] = [
+/** Who sends. */
+export const PEER = { address: '10.0.0.2', port: 7946 };
+/** One of each kind. */
+export const MESSAGES: readonly Message[] = [
   { kind: 'ping', sequence: 1, node: 'self', source: { ...PEER, node: 'n2' } },
   { kind: 'indirectPing', sequence: 2, target: PEER, node: 'n3', nackWanted: true },
   { kind: 'ack', sequence: 3 },
@@ -36,17 +43,17 @@ const MESSAGES: readonly Message[] = [
   },
   { kind: 'user', payload: encodeEndpointPayload({ kind: 'summary', summary: 'a summary' }) },
 ];
-/** Most that a reader of a stream may keep, per byte that it was given. */
-const KEPT_PER_BYTE_MAX = 8;
 
-function json(value: unknown): string {
+/** A value as text, bytes and maps included. */
+export function json(value: unknown): string {
   return JSON.stringify(value, (_, field: unknown) => {
     if (field instanceof Uint8Array) return Buffer.from(field).toString('hex');
     return field instanceof Map ? [...field] : field;
   });
 }
 
-const DICTIONARY: readonly Uint8Array[] = [
+/** What stands in many messages. */
+export const DICTIONARY: readonly Uint8Array[] = [
   ...['SeqNo', 'Node', 'Addr', 'Port', 'Incarnation', 'Meta', 'Vsn', 'From', 'Join', 'Nodes'].map(
     (name) => encodeMsgpack(name),
   ),
@@ -58,17 +65,37 @@ const DICTIONARY: readonly Uint8Array[] = [
   Uint8Array.of(0xdb, 0xff, 0xff, 0xff, 0xff),
 ];
 
+/** A part has a byte at least, of what came or of what that was decompressed to. */
+export function requireBounded(input: Uint8Array, { messages, drops }: DecodedPacket): void {
+  const packed = messages.length + drops.length > input.length + 1;
+  const limit = input.length + 1 + (packed ? PACKET_DECOMPRESSED_BYTES_MAX : 0);
+  require(messages.length + drops.length <= limit, 'no more parts come out than there are bytes');
+  const users = messages.map((message) => (message.kind === 'user' ? message.payload.length : 0));
+  const userBytes = users.reduce((sum, bytes) => sum + bytes, 0);
+  require(userBytes <= input.length + PACKET_DECOMPRESSED_BYTES_MAX, 'nor more bytes than allowed');
+}
+
 export const packet: FuzzTarget = {
   name: 'gossip-packet',
   bytesMax: 1_400,
   dictionary: DICTIONARY,
   seeds() {
     const encoded = MESSAGES.map(encodeMessage);
-    return [...encoded, encodePacket(encoded, true), encodePacket(encoded.slice(0, 3), false)];
+    const compound = encodePacket(encoded, false);
+    const packed = compress(compound, false);
+    return [
+      ...encoded,
+      encodePacket(encoded, true),
+      encodePacket(encoded.slice(0, 3), false),
+      packed,
+      encodePacket([packed], true),
+      encodePacket([packed, compress(packed, false), compound], false),
+    ];
   },
   run(input) {
-    const { messages, drops } = decodePacket(input);
-    require(messages.length + drops.length <= input.length + 1, 'no more comes out than went in');
+    const decoded = decodePacket(input);
+    const { messages, drops } = decoded;
+    requireBounded(input, decoded);
     for (const message of messages) {
       const again = decodeMessage(encodeMessage(message));
       require(json(again) === json(message), 'what was read is written so that it reads the same');
@@ -124,42 +151,6 @@ export const msgpack: FuzzTarget = {
     return { kind: typeof result.value, detail: json([result.value, result.end]) };
   },
 };
-
-export const stream: FuzzTarget = {
-  name: 'gossip-stream',
-  bytesMax: 2_048,
-  dictionary: DICTIONARY,
-  seeds() {
-    const members = [1, 2].map((index) => ({
-      ...{ name: `n${index}`, ...PEER, incarnation: index, meta: Uint8Array.of(index) },
-      ...{ versions: Uint8Array.of(1, 5, 2, 2, 5, 5), state: 'alive' as const },
-      ...{ stateChangedMs: 0, suspicion: undefined },
-    }));
-    return [
-      encodePushPull(members, encodeEndpointPayload({ kind: 'summary', summary: '' }), true),
-      ...MESSAGES.map(encodeMessage),
-    ];
-  },
-  run(input) {
-    const whole = read(input, input.length);
-    const cut = read(input, 1 + (input.length >> 2));
-    require(whole.detail === cut.detail, 'how the stream is cut makes no difference');
-    return whole;
-  },
-};
-
-function read(input: Uint8Array, chunkBytes: number): { kind: string; detail: string } {
-  const reader = new StreamReader();
-  for (let at = 0; at < input.length; at += chunkBytes) {
-    const result = reader.push(input.subarray(at, at + chunkBytes));
-    require(reader.size <= input.length * KEPT_PER_BYTE_MAX, 'a reader keeps what it was given');
-    if (result.kind === 'drop') return { kind: result.reason, detail: result.reason };
-    if (result.kind === 'message') {
-      return { kind: result.message.kind, detail: json(result.message) };
-    }
-  }
-  return { kind: 'more', detail: '' };
-}
 
 const VTEP = '{"address":"10.0.0.2","port":4789}';
 const DELTA = {
