@@ -57,9 +57,9 @@ export function decodeTags(meta: Uint8Array): ReadonlyMap<string, string> {
 
 /** Whether a member with this meta is a weft node: only these understand endpoint messages. */
 export function isWeftMeta(meta: Uint8Array): boolean {
-  if (meta[0] !== TAG_MAGIC) return false;
   // Weft nodes put it first, and a sender asks this for each packet.
-  if (WEFT_ROLE_ENTRY.every((byte, index) => meta[index + 2] === byte)) return true;
+  const isFirst = WEFT_ROLE_ENTRY.every((byte, index) => meta[index + 2] === byte);
+  if (isFirst && meta[0] === TAG_MAGIC) return true;
   return decodeTags(meta).get(ROLE_TAG) === WEFT_ROLE;
 }
 

@@ -75,7 +75,8 @@ test('tags of a weft node are what any decoder reads, and mark it as one', (t) =
   );
   const roleLast = Uint8Array.of(0xff, ...oracleEncode({ zone: 'x', role: 'weft' }));
   t.ok(isWeftMeta(roleLast), 'wherever the role is');
-  for (const meta of [text('weft'), text('role=weft'), new Uint8Array(), hex('ff80')]) {
+  t.ok(isWeftMeta(text('weft')), 'and in whatever form');
+  for (const meta of [text('web'), text('role=weft'), new Uint8Array(), hex('ff80')]) {
     t.notOk(isWeftMeta(meta));
   }
   for (const role of ['web', 'weft2', 'wef', 'Weft']) {

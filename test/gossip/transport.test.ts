@@ -318,7 +318,7 @@ test('a user message by TCP is taken like one by UDP', async (t) => {
   socket.on('error', () => {});
   socket.resume();
   await once(socket, 'close');
-  t.match(a.transport.counters(), { user_message_foreign: 1 });
+  t.match(a.transport.counters(), { serf_message_unknown: 1 });
 });
 
 test('a state exchange with nodes that speak no common version is not merged', (t) => {
