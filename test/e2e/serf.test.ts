@@ -16,9 +16,9 @@ const WAIT_MS = 60_000;
 const QUERY_PAYLOAD_BYTES = 850;
 /** Serf takes events of at most 512 bytes, encoded (`UserEventSizeLimit`). */
 const EVENT_PAYLOAD_BYTES = 450;
-/** What serf says of members that were killed, and of itself when it has been. */
+/** What serf says of members that were killed (s3 and w2), of itself when it was, and of its command line. */
 const EXPECTED_TROUBLE =
-  /connection refused|UDP probes failed|Refuting a|Serf shutdown detected|i\/o timeout|Failed to send|Failed ping|reset by peer|broken pipe|EOF/;
+  /connection refused|UDP probes failed|Refuting a|Serf shutdown detected|agent\.ipc|(Push\/Pull with|fallback ping|dial tcp).* (timeout|reset by peer|EOF)/;
 
 interface Mixed {
   readonly cluster: MixedCluster;

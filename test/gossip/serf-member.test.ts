@@ -209,6 +209,20 @@ test('a user state that is damaged or of nobody known is counted, its members ar
   t.end();
 });
 
+test('an intent about a stranger is news again after five minutes', (t) => {
+  const { gossip } = startNode({ serf: true });
+  const intent = Uint8Array.of(8, ...encodeIntent({ kind: 'join', node: 'stranger', time: 7 }));
+  const saysAt = (nowMs: number): boolean => {
+    const effects = [...gossip.packet(intent, SERF, nowMs), ...run(gossip, nowMs, nowMs + 5_000)];
+    return serfMessages(effects).some((said) => typeof said === 'object' && said.kind === 'join');
+  };
+  t.ok(saysAt(0));
+  t.notOk(saysAt(5_000));
+  run(gossip, 10_000, 310_000);
+  t.ok(saysAt(310_000));
+  t.end();
+});
+
 /** What `gossip` has seen of serf's clocks. */
 function clocksOf(gossip: Gossip, nowMs: number): SerfState {
   const request = {

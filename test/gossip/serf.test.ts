@@ -255,6 +255,7 @@ test('a message is new once, whatever is heard in between', (t) => {
   t.equal(recent.admit(LAMPORT_TIME_MAX, 'last'), 'new');
   t.equal(recent.admit(LAMPORT_TIME_MAX, 'last'), 'seen');
   t.equal(recent.admit(5, 'again'), 'old');
+  t.equal(recent.admit(LAMPORT_TIME_MAX - RECENT_TIMES, 'other'), 'old', 'its place is taken');
   t.end();
 });
 
@@ -383,6 +384,17 @@ test('a failed member that is made to leave has left; one that returned stays', 
   delegate.merge({ ...others, left: ['b'], statusTimes: new Map([['b', 7]]) }, 0);
   t.same(left, ['a', 'b'], 'a state tells of it as well');
   t.equal(state().statusTimes.get('b'), 8);
+  t.end();
+});
+
+test('the clocks of a state are those of what is said next', (t) => {
+  const { delegate, state } = setUp({});
+  const told = { time: 30, eventTime: 40, queryTime: 50, left: [], statusTimes: new Map() };
+  delegate.merge(told, 0);
+  const { time: members, eventTime, queryTime } = state();
+  t.same([members, eventTime, queryTime], [30, 40, 50]);
+  delegate.merge({ ...told, time: 0, eventTime: 0, queryTime: 0 }, 0);
+  t.same(state().eventTime, 40);
   t.end();
 });
 
