@@ -70,6 +70,21 @@ export class Membership {
     return this.#failed.values();
   }
 
+  /** The member of this name, be it a failed one that was reaped. */
+  find(name: string): Member | undefined {
+    return this.#parts.table.get(name) ?? this.#failed.get(name);
+  }
+
+  /** A failed member has left, as someone says who knows: it is not tried to reach it any more. */
+  declareLeft(name: string): void {
+    const member = this.find(name);
+    if (member?.state !== 'dead') return;
+    const left = { ...member, state: 'left' } as const;
+    if (this.#parts.table.get(name) !== undefined) this.#put(left);
+    this.#failed.delete(name);
+    this.#report('left', left);
+  }
+
   apply(rumour: Rumour, nowMs: number): void {
     if (rumour.kind === 'alive') this.#alive(rumour, nowMs);
     else if (rumour.kind === 'suspect') this.#suspect(rumour, nowMs);
@@ -97,7 +112,7 @@ export class Membership {
    * it can refute. Undefined if it is not known.
    */
   rumourOf(name: string): Rumour | undefined {
-    const member = this.#parts.table.get(name) ?? this.#failed.get(name);
+    const member = this.find(name);
     if (member === undefined) return undefined;
     const { state, incarnation } = member;
     if (isLive(member)) return aliveOf(member);

@@ -2,6 +2,7 @@ import type { BroadcastQueue } from './broadcast-queue.ts';
 import { type GossipTuning, retransmitLimit } from './config.ts';
 import type { Outbox } from './effects.ts';
 import type { MemberTable } from './member-table.ts';
+import { isWeftMeta } from './member-tags.ts';
 import { encodeMessage, type Message } from './messages.ts';
 import {
   COMPOUND_ENTRY_BYTES,
@@ -18,8 +19,8 @@ const CRC_VERSION = 5;
 /** Broadcasts, and who gets them. */
 export interface BroadcastSource {
   readonly queue: BroadcastQueue;
-  /** Whether the member `node` understands them; all do if undefined. */
-  readonly suits?: (node: string) => boolean;
+  /** Whether only weft nodes understand what is in it. */
+  readonly weftOnly: boolean;
 }
 
 /** What {@link PacketSender} works on. */
@@ -51,11 +52,10 @@ export class PacketSender {
     this.#emit(to, node, [...own, ...this.#takeBroadcasts(node, usedBytes, own.length)]);
   }
 
-  /** Sends a packet of broadcasts. @returns false if there was none */
-  sendBroadcasts(to: PeerAddress, node: string): boolean {
+  /** Sends a packet of broadcasts, if there are any for this receiver. */
+  sendBroadcasts(to: PeerAddress, node: string): void {
     const broadcasts = this.#takeBroadcasts(node, 0, 0);
     if (broadcasts.length > 0) this.#emit(to, node, broadcasts);
-    return broadcasts.length > 0;
   }
 
   /** Sends encoded user messages in a packet each, to a node that is known to check CRCs. */
@@ -68,9 +68,11 @@ export class PacketSender {
     const limit = retransmitLimit(tuning.retransmitMult, table.size);
     const aroundBytes = wire.packetOverheadBytes + CRC_HEADER_BYTES + COMPOUND_HEADER_BYTES;
     let freeBytes = tuning.packetBytesMax - aroundBytes - usedBytes;
+    const meta = table.get(node)?.meta;
+    const isWeft = meta !== undefined && isWeftMeta(meta);
     const taken: Uint8Array[] = [];
-    for (const { queue, suits } of queues) {
-      if (queue.size === 0 || suits?.(node) === false) continue;
+    for (const { queue, weftOnly } of queues) {
+      if (queue.size === 0 || (weftOnly && !isWeft)) continue;
       const countMax = COMPOUND_MESSAGES_MAX - usedCount - taken.length;
       const some = queue.take(freeBytes, COMPOUND_ENTRY_BYTES, limit, countMax);
       for (const bytes of some) freeBytes -= bytes.length + COMPOUND_ENTRY_BYTES;

@@ -35,7 +35,7 @@ export interface SwimParts {
   readonly outbox: Outbox;
   readonly wire: Wire;
   /** User messages, which ride where rumours leave room. */
-  readonly userBroadcasts: BroadcastSource;
+  readonly queues: readonly BroadcastSource[];
   /** Encodes a push/pull to start, user state included. */
   readonly encodeState: (join: boolean) => Uint8Array;
   /** See {@link Sharing}. */
@@ -73,10 +73,10 @@ export class Swim {
     this.#table = new MemberTable(random);
     this.#queue = new BroadcastQueue(tuning.queueMax);
     this.#awareness = new Awareness(tuning.awarenessMaxMultiplier);
-    const { outbox, userBroadcasts, wire } = parts;
+    const { outbox, wire } = parts;
     const shared = { tuning, table: this.#table, awareness: this.#awareness, outbox };
-    const queues = [{ queue: this.#queue }, userBroadcasts];
-    this.sender = new PacketSender({ ...shared, wire, queues });
+    const rumours = { queue: this.#queue, weftOnly: false };
+    this.sender = new PacketSender({ ...shared, wire, queues: [rumours, ...parts.queues] });
     const tell = (to: PeerAddress, rumour: Rumour): void => this.sender.send(to, '', [rumour]);
     const { share } = parts;
     this.#membership = new Membership(
@@ -99,11 +99,30 @@ export class Swim {
     return this.#awareness.score;
   }
 
+  /** Whether the goodbye was said. */
+  get leaving(): boolean {
+    return this.#membership.leaving;
+  }
+
   /** This node first, then all others, reaped failed ones included. */
   members(): MemberView[] {
     const { self } = this.#membership;
-    const others = [...this.#table.values(), ...this.#membership.failed()];
-    return [self, ...others.filter((member) => member !== self)].map(viewMember);
+    return [self, ...this.allMembers().filter((member) => member !== self)].map(viewMember);
+  }
+
+  /** All members, reaped failed ones included. */
+  allMembers(): readonly Member[] {
+    return [...this.#table.values(), ...this.#membership.failed()];
+  }
+
+  /** The member of this name, be it a failed one that was reaped. */
+  find(name: string): Member | undefined {
+    return this.#membership.find(name);
+  }
+
+  /** See {@link Membership.declareLeft}. */
+  declareLeft(name: string): void {
+    this.#membership.declareLeft(name);
   }
 
   /** Members that are alive, suspects apart, and all that are in the table. */
@@ -276,9 +295,7 @@ export class Swim {
       const recentlyDead = nowMs - member.stateChangedMs <= tuning.gossipToTheDeadMs;
       return isLive(member) || (member.state === 'dead' && recentlyDead);
     });
-    for (const peer of peers) {
-      if (!this.sender.sendBroadcasts(peer, peer.name)) return;
-    }
+    for (const peer of peers) this.sender.sendBroadcasts(peer, peer.name);
   }
 
   /**

@@ -3,6 +3,7 @@ import { flowFile } from './targets/flow-file.ts';
 import * as gossip from './targets/gossip.ts';
 import { handshakes } from './targets/handshake.ts';
 import * as packets from './targets/packets.ts';
+import * as serf from './targets/serf.ts';
 import * as texts from './targets/texts.ts';
 import * as wire from './targets/wire.ts';
 
@@ -24,6 +25,9 @@ export const TARGETS: readonly FuzzTarget[] = [
   wire.stream,
   gossip.endpoints,
   gossip.records,
+  serf.message,
+  serf.state,
+  serf.tags,
   texts.flags,
   texts.service,
   texts.network,
