@@ -8,7 +8,13 @@ import type { Effect } from '../../src/gossip/effects.ts';
 import { Gossip } from '../../src/gossip/gossip.ts';
 import { checkLabel, labelHeader } from '../../src/gossip/label.ts';
 import { MEMBER_STATES, type Member, newMember } from '../../src/gossip/member.ts';
-import { encodeMessage, MESSAGE_TYPE, type Message } from '../../src/gossip/messages.ts';
+import { encodeTags } from '../../src/gossip/member-tags.ts';
+import {
+  encodeMessage,
+  MESSAGE_TYPE,
+  META_BYTES_MAX,
+  type Message,
+} from '../../src/gossip/messages.ts';
 import { type MsgpackInput, writeMsgpack } from '../../src/gossip/msgpack.ts';
 import { decodePacket, PACKET_DECOMPRESSED_BYTES_MAX } from '../../src/gossip/packet.ts';
 import { type Versioned, versionConflict } from '../../src/gossip/protocol-versions.ts';
@@ -520,9 +526,11 @@ test('packets keep to their size with the longest label and keys, and rumours st
   };
   const [a, b] = [make('a'), make('b')];
   const from = { address: '10.0.0.2', port: 7_946 };
+  const meta = encodeTags(new Map([['x', 'y'.repeat(495)]]));
+  t.equal(meta.length, META_BYTES_MAX);
   const alive = (name: string): Message => ({
     ...{ kind: 'alive', node: name, address: '10.0.0.2', port: 7_946, incarnation: 1 },
-    ...{ meta: new Uint8Array(512), versions: Uint8Array.of(1, 5, 2, 2, 5, 5) },
+    ...{ meta, versions: Uint8Array.of(1, 5, 2, 2, 5, 5) },
   });
   for (let index = 0; index < 30; index++) {
     const name = index === 0 ? 'b' : `${index}-${'n'.repeat(index * 8)}`;
