@@ -1,10 +1,17 @@
 import { z } from 'zod';
+import { parseBase64 } from '../core/base64.ts';
 import { readJsonFile, removeFile, writeJsonFile } from '../io/json-file.ts';
 import { GOSSIP_KEY_MODES, type GossipKeysAssignment } from '../manager/gossip-protocol.ts';
 
+/** AES-128, AES-192 and AES-256. */
+const KEY_BYTES: readonly number[] = [16, 24, 32];
+
+const keySchema = z.string().refine((text) => KEY_BYTES.includes(parseBase64(text)?.length ?? 0), {
+  error: 'expected 16, 24 or 32 bytes in base64',
+});
 const keysSchema: z.ZodType<GossipKeysAssignment> = z.object({
   mode: z.enum(GOSSIP_KEY_MODES),
-  keys: z.array(z.object({ id: z.string().min(1), key: z.base64().min(1) })),
+  keys: z.array(z.object({ id: z.string().min(1), key: keySchema })),
 });
 
 /**

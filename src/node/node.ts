@@ -440,9 +440,13 @@ export class Node {
     keys: GossipKeysAssignment | undefined,
     settings: GossipSettings | undefined,
   ): Promise<void> {
-    if (keys !== undefined && (await this.gossipKeys.take(keys))) {
-      this.#session.gossipKeysChanged();
-      await this.#peers.start();
+    try {
+      if (keys !== undefined && (await this.gossipKeys.take(keys))) {
+        this.#session.gossipKeysChanged();
+        await this.#peers.start();
+      }
+    } catch (error) {
+      this.#failed(error, 'gossip keys'); // tasks and networks do not depend on them
     }
     const { encryption: _, ...used } = this.#settings;
     const { encryption: __, ...told } = settings ?? this.#settings;

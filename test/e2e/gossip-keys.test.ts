@@ -1,5 +1,5 @@
 // The keys of gossip on three hosts: rotated, missed, kept and forgotten; and a cluster that starts in plaintext.
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { test } from 'tap';
 import { encodeMessage } from '../../src/gossip/messages.ts';
 import { type Cluster, eventually, type LabAgent, startCluster } from '../support/cluster.ts';
@@ -180,6 +180,12 @@ test('keys of gossip', { skip: !canMakeLab() && 'needs root', timeout: 240_000 }
     });
     t.equal((await metricsOf(lab, second)).get('weft_gossip_keys'), 3);
     t.equal((await statusOf(second)).cluster?.connected, false);
+    await third.kill();
+    rmSync(`${third.stateDirectory}/gossip-keys.json`);
+    await third.start();
+    t.match(third.log, /no gossip keys are known: gossip waits for a manager/);
+    t.equal((await metricsOf(lab, third)).get('weft_gossip_keys'), 0);
+    t.equal((await aliveMembers(third)).length, 1, 'without keys it says nothing');
     await manager.start();
     await allAlive(agents);
   });

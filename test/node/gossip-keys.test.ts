@@ -79,6 +79,7 @@ test('a damaged file is refused with what is wrong and what to do, and without i
     [{ ...TOLD, mode: 'open' }, 'mode'],
     [{ mode: 'strict' }, 'keys'],
     [{ mode: 'strict', keys: [{ ...KEY_A, key: '?' }] }, 'keys.0.key'],
+    [{ mode: 'strict', keys: [KEY_B, { ...KEY_A, key: 'AAAA' }] }, 'keys.1.key'],
     [{ mode: 'strict', keys: [{ key: KEY_A.key }] }, 'keys.0.id'],
   ] as const) {
     await writeFile(path, JSON.stringify(value));
