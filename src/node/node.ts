@@ -140,7 +140,7 @@ export class Node {
         onFailed: deps.onPeerFailed,
       },
       identity,
-      options.description.hostname,
+      options.description,
       `${options.runDir}/endpoints.json`,
     );
     this.#attachments = new Attachments({

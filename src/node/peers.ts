@@ -6,6 +6,7 @@ import type { MemberState, MemberView } from '../gossip/member.ts';
 import { GossipTransport } from '../io/gossip-transport.ts';
 import { removeFile } from '../io/json-file.ts';
 import { splitHostPort } from '../io/manager-client.ts';
+import type { NodeDescription } from '../manager/session-protocol.ts';
 import type { PlacedEndpoint } from './desired-tables.ts';
 import { VTEP_KEY } from './endpoint-record.ts';
 import { type PlacedVtep, placedEndpoints, vtepRecords } from './gossip-view.ts';
@@ -34,10 +35,16 @@ export class Peers {
   #closed = false;
 
   /**
-   * @param hostname - This machine's, for the people of the other nodes.
+   * @param description - This machine's, for the people of the other nodes.
    * @param memoryFile - Where the last view is kept for the next agent: on a tmpfs.
    */
-  constructor(deps: PeersDeps, identity: Identity, hostname: string, memoryFile: string) {
+  constructor(
+    deps: PeersDeps,
+    identity: Identity,
+    description: Pick<NodeDescription, 'hostname' | 'agentVersion'>,
+    memoryFile: string,
+  ) {
+    const { hostname, agentVersion } = description;
     const { clock, random, log } = deps;
     this.#deps = deps;
     this.#identity = identity;
@@ -49,6 +56,10 @@ export class Peers {
         address: identity.advertiseAddress,
         port: identity.gossipPort,
         generation: identity.generation,
+        tags: new Map([
+          ['hostname', hostname],
+          ['version', agentVersion],
+        ]),
       },
       clock.nowMs(),
     );
