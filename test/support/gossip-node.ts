@@ -2,7 +2,6 @@
 // object; commands come as lines of JSON on stdin, events and answers go as lines of JSON to stdout.
 import { createInterface } from 'node:readline';
 import type { Json } from '../../src/core/store.ts';
-import type { GossipTuning } from '../../src/gossip/config.ts';
 import type { GossipEvent } from '../../src/gossip/effects.ts';
 import { Gossip } from '../../src/gossip/gossip.ts';
 import { decodeTags } from '../../src/gossip/member-tags.ts';
@@ -14,7 +13,6 @@ import { SYSTEM_CLOCK, SYSTEM_RANDOM, systemLog } from '../../src/io/system.ts';
 export interface GossipNodeConfig extends PeerAddress {
   readonly name: string;
   readonly tags: Readonly<Record<string, string>>;
-  readonly tuning: Partial<GossipTuning>;
 }
 
 /** What it is told to do; it answers each with a line that has the command's `id`. */
@@ -49,11 +47,11 @@ function say(line: GossipNodeLine): void {
 }
 
 async function main(config: GossipNodeConfig): Promise<void> {
-  const { name, address, port, tuning } = config;
+  const { name, address, port } = config;
   const tags = new Map(Object.entries(config.tags));
   const gossip = new Gossip(
     { random: SYSTEM_RANDOM },
-    { name, address, port, tuning, tags, generation: Date.now() },
+    { name, address, port, tags, generation: Date.now() },
     SYSTEM_CLOCK.nowMs(),
   );
   const transport = new GossipTransport(

@@ -3,7 +3,6 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
-import type { GossipTuning } from '../../src/gossip/config.ts';
 import type { GossipEvent } from '../../src/gossip/effects.ts';
 import type {
   GossipNodeCommand,
@@ -15,18 +14,6 @@ import type {
 const run = promisify(execFile);
 const PORT = 7946;
 const RPC_PORT = 7373;
-
-/** What memberlist's `DefaultLocalConfig` changes, which serf's profile `local` uses. */
-const LOCAL_TUNING: Partial<GossipTuning> = {
-  probeTimeoutMs: 200,
-  indirectChecks: 1,
-  retransmitMult: 2,
-  suspicionMult: 3,
-  pushPullIntervalMs: 15_000,
-  gossipIntervalMs: 100,
-  gossipToTheDeadMs: 15_000,
-  streamTimeoutMs: 1_000,
-};
 
 /** What a member of either kind knows of another one. */
 export interface Known {
@@ -79,7 +66,7 @@ export class MixedCluster {
     const { compressed } = this.#options;
     const child = this.#spawn('serf', [
       ...['agent', `-node=${name}`, `-bind=${address}:${PORT}`],
-      ...[`-rpc-addr=${address}:${RPC_PORT}`, '-profile=local', '-log-level=debug'],
+      ...[`-rpc-addr=${address}:${RPC_PORT}`, '-log-level=debug'],
       ...joins.map((member) => `-retry-join=${member.address}:${PORT}`),
       ...['-retry-interval=1s'],
       ...(compressed ? [] : ['-disable-compression']),
@@ -100,7 +87,7 @@ export class MixedCluster {
   /** Starts a node of ours, and waits until it runs. */
   async weft(name: string, number: number, joins: readonly MixedMember[]): Promise<WeftNode> {
     const config: GossipNodeConfig = {
-      ...{ name, address: this.address(number), port: PORT, tuning: LOCAL_TUNING },
+      ...{ name, address: this.address(number), port: PORT },
       tags: { hostname: `host-${name}`, version: '1.2.3' },
     };
     const script = new URL('./gossip-node.ts', import.meta.url).pathname;
