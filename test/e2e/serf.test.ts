@@ -1,4 +1,6 @@
 // Nodes of ours and agents of Debian's serf in one cluster.
+import { spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { type Test, test } from 'tap';
 import { eventually } from '../support/cluster.ts';
 import {
@@ -150,7 +152,7 @@ async function life(t: Test, cluster: MixedCluster): Promise<void> {
 /** A second "s2" at another address: known to all as the one that was there first. */
 async function conflict(t: Test, { cluster, serf, weft }: Mixed): Promise<void> {
   const [, existing] = serf;
-  const impostor = await cluster.serf(existing.name, 4, [weft[0]]);
+  const impostor = await cluster.serf(existing.name, 4, weft);
   const claimed = { address: impostor.address, port: 7946 };
   await eventually('our nodes report the conflict', async () => {
     const reported = weft.every(({ events }) =>
@@ -169,16 +171,24 @@ async function conflict(t: Test, { cluster, serf, weft }: Mixed): Promise<void> 
   }
 }
 
-const KINDS = [{ name: 'plain', compressed: false, octet: 64 }];
+const KINDS = [
+  { name: 'plain', encrypted: false, compressed: false },
+  { name: 'compressed', encrypted: false, compressed: true },
+  { name: 'encrypted', encrypted: true, compressed: false },
+  { name: 'compressed and encrypted', encrypted: true, compressed: true },
+];
+const skip = spawnSync('serf', ['version']).error !== undefined && 'needs serf';
 /** Test files of several checkouts may run at once: they use addresses of their own. */
-const OFFSET = process.pid % 100;
+const FIRST_OCTET = 4 + (process.pid % 60) * KINDS.length;
 
-test('our nodes and agents of serf are members of one cluster', async (t) => {
+test('our nodes and agents of serf are members of one cluster', { skip }, async (t) => {
+  t.jobs = KINDS.length;
   t.setTimeout(TIMEOUT_MS);
   await Promise.all(
-    KINDS.map(async ({ name, octet, compressed }) => {
-      await t.test(name, { timeout: TIMEOUT_MS }, async (sub) => {
-        const cluster = new MixedCluster({ prefix: `127.${octet + OFFSET}`, compressed });
+    KINDS.map(async ({ name, encrypted, compressed }, index) => {
+      const key = encrypted ? randomBytes(32).toString('base64') : undefined;
+      await t.test(name, { timeout: TIMEOUT_MS, buffered: true }, async (sub) => {
+        const cluster = new MixedCluster({ prefix: `127.${FIRST_OCTET + index}`, compressed, key });
         sub.teardown(() => cluster.close());
         await life(sub, cluster);
       });

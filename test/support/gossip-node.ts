@@ -6,6 +6,7 @@ import type { GossipEvent } from '../../src/gossip/effects.ts';
 import { Gossip } from '../../src/gossip/gossip.ts';
 import { decodeTags } from '../../src/gossip/member-tags.ts';
 import type { PeerAddress } from '../../src/gossip/peer-address.ts';
+import { NodeGossipCipher } from '../../src/io/gossip-cipher.ts';
 import { GossipTransport } from '../../src/io/gossip-transport.ts';
 import { SYSTEM_CLOCK, SYSTEM_RANDOM, systemLog } from '../../src/io/system.ts';
 
@@ -13,6 +14,9 @@ import { SYSTEM_CLOCK, SYSTEM_RANDOM, systemLog } from '../../src/io/system.ts';
 export interface GossipNodeConfig extends PeerAddress {
   readonly name: string;
   readonly tags: Readonly<Record<string, string>>;
+  readonly compression: boolean;
+  /** In base64; without one nothing is encrypted. */
+  readonly key?: string | undefined;
 }
 
 /** What it is told to do; it answers each with a line that has the command's `id`. */
@@ -47,13 +51,15 @@ function say(line: GossipNodeLine): void {
 }
 
 async function main(config: GossipNodeConfig): Promise<void> {
-  const { name, address, port } = config;
+  const { name, address, port, compression, key } = config;
   const tags = new Map(Object.entries(config.tags));
   const gossip = new Gossip(
-    { random: SYSTEM_RANDOM },
-    { name, address, port, tags, generation: Date.now() },
+    { random: SYSTEM_RANDOM, cipher: new NodeGossipCipher() },
+    { name, address, port, tags, compression, generation: Date.now() },
     SYSTEM_CLOCK.nowMs(),
   );
+  const keys = key === undefined ? [] : [new Uint8Array(Buffer.from(key, 'base64'))];
+  gossip.setKeys(keys, { seal: true, strict: true });
   const transport = new GossipTransport(
     { gossip, clock: SYSTEM_CLOCK, log: systemLog('warn') },
     { onEvent: (event) => say({ kind: 'event', event }) },

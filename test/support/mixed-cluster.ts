@@ -42,6 +42,8 @@ export interface MixedClusterOptions {
   /** First two bytes of the addresses: `127.N`. */
   readonly prefix: string;
   readonly compressed: boolean;
+  /** 32 bytes in base64; without one nothing is encrypted. */
+  readonly key?: string | undefined;
 }
 
 /** Some agents of each kind that talk alike. */
@@ -63,13 +65,14 @@ export class MixedCluster {
   /** Starts a serf agent, and waits until it runs. */
   async serf(name: string, number: number, joins: readonly MixedMember[]): Promise<SerfAgent> {
     const address = this.address(number);
-    const { compressed } = this.#options;
+    const { compressed, key } = this.#options;
     const child = this.#spawn('serf', [
       ...['agent', `-node=${name}`, `-bind=${address}:${PORT}`],
       ...[`-rpc-addr=${address}:${RPC_PORT}`, '-log-level=debug'],
       ...joins.map((member) => `-retry-join=${member.address}:${PORT}`),
       ...['-retry-interval=1s'],
       ...(compressed ? [] : ['-disable-compression']),
+      ...(key === undefined ? [] : [`-encrypt=${key}`]),
     ]);
     const running = Promise.withResolvers<void>();
     const read = (line: string): void => {
@@ -88,6 +91,7 @@ export class MixedCluster {
   async weft(name: string, number: number, joins: readonly MixedMember[]): Promise<WeftNode> {
     const config: GossipNodeConfig = {
       ...{ name, address: this.address(number), port: PORT },
+      ...{ compression: this.#options.compressed, key: this.#options.key },
       tags: { hostname: `host-${name}`, version: '1.2.3' },
     };
     const script = new URL('./gossip-node.ts', import.meta.url).pathname;
