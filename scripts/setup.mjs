@@ -14,6 +14,7 @@ const PROGRAMS = {
   iperf3: { package: 'iperf3', for: 'tests, demo and bench' },
   curl: { package: 'curl', for: 'tests' },
   promtool: { package: 'prometheus', for: 'tests' },
+  serf: { package: 'serf', for: 'tests and bench' },
 };
 /** Where Debian keeps programs that are not on everybody's PATH. */
 const EXTRA_PATH = ['/usr/local/sbin', '/usr/sbin', '/sbin'];

@@ -330,6 +330,7 @@ export interface GossipMember {
   readonly state?: string;
   readonly incarnation?: number;
   readonly protocol?: number;
+  readonly tags?: Readonly<Record<string, string>>;
 }
 
 /** A node that a change of keys is about. */

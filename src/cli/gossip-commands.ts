@@ -9,6 +9,7 @@ const MEMBER_COLUMNS: readonly Column[] = [
   ['STATE', 'State'],
   ['INCARNATION', 'Incarnation'],
   ['PROTOCOL', 'Protocol'],
+  ['TAGS', 'Tags'],
 ];
 
 /** Fills `gossip`: `members`, and `key` with its commands. */
@@ -29,6 +30,9 @@ async function listMembers(cli: Cli, options: ListOptions): Promise<void> {
     Name: member.name ?? '',
     Protocol: String(member.protocol ?? ''),
     State: member.state ?? '',
+    Tags: Object.entries(member.tags ?? {})
+      .map(([tag, value]) => `${tag}=${value}`)
+      .join(','),
   }));
   printList(cli.terminal, MEMBER_COLUMNS, rows, options);
 }

@@ -78,6 +78,12 @@ export class FieldReader {
     return isArray(value) ? value : this.#fail([]);
   }
 
+  /** The entries of a map in their order. */
+  map(name: string): ReadonlyMap<string, MsgpackValue> {
+    const value = this.#fields.get(name) ?? new Map();
+    return value instanceof Map ? value : this.#fail(new Map());
+  }
+
   #raw(name: string, max: number): Uint8Array {
     const value = this.#fields.get(name) ?? new Uint8Array();
     const valid = value instanceof Uint8Array && value.length <= max;

@@ -4,16 +4,20 @@ import { BroadcastQueue } from './broadcast-queue.ts';
 import { utf8Bytes } from './bytes.ts';
 import { checkTuning, type GossipTuning, LAN_TUNING } from './config.ts';
 import { type Effect, Outbox, type PushPullEffect } from './effects.ts';
+import { ENDPOINT_MAGIC } from './endpoint-codec.ts';
 import { EndpointSync } from './endpoint-sync.ts';
 import { EndpointTable, type OwnerState, type RecordVersion } from './endpoint-table.ts';
 import { NODE_NAME_BYTES_MAX } from './field-reader.ts';
 import { MachineTime } from './machine-time.ts';
 import { isLive, type MemberView } from './member.ts';
-import { encodeMessage, META_BYTES_MAX } from './messages.ts';
+import { encodeTags, isWeftMeta } from './member-tags.ts';
+import { encodeMessage } from './messages.ts';
 import { addressBytes, type PeerAddress } from './peer-address.ts';
 import { Periodic } from './periodic.ts';
 import { encodePushPull, type PushPull } from './push-pull.ts';
 import type { GossipCipher } from './sealing.ts';
+import { SerfDelegate } from './serf-delegate.ts';
+import { decodeUserState } from './serf-messages.ts';
 import { Swim } from './swim.ts';
 import { type KeyUse, Wire } from './wire.ts';
 
@@ -40,8 +44,8 @@ export interface GossipConfig extends PeerAddress {
   readonly name: string;
   /** Larger than in every earlier life of this node: the epoch time of its start will do. */
   readonly generation: number;
-  /** Goes with the member to all nodes, at most 512 bytes; none by default. */
-  readonly meta?: Uint8Array;
+  /** What all members know of this node, besides that it is weft's: see {@link encodeTags}. */
+  readonly tags?: ReadonlyMap<string, string>;
   /** Keeps clusters apart: others' packets are dropped. At most 255 bytes; empty by default. */
   readonly label?: string;
   /** Whether what is sent is compressed. True by default, as in memberlist. */
@@ -65,9 +69,14 @@ export class Gossip {
   readonly #time: MachineTime;
   readonly #swim: Swim;
   readonly #sync: EndpointSync;
+  readonly #serf: SerfDelegate;
   readonly #summaryTurn: Periodic;
+  /** Whether all are told when the first seed has answered. */
+  #joining = false;
+  /** Set while only serf's members are told that this node leaves: until then, at most. */
+  #leaveDeadlineMs: number | undefined;
 
-  /** @throws {RangeError} if the name, address, port, meta or label cannot be used */
+  /** @throws {RangeError} if name, address, port, tags or label cannot be used */
   constructor(deps: GossipDeps, config: GossipConfig, nowMs: number) {
     checkConfig(config);
     const tuning = { ...LAN_TUNING, ...config.tuning };
@@ -79,20 +88,34 @@ export class Gossip {
     this.wire = wire;
     this.config = config;
     this.tuning = tuning;
-    const { name, address, port, generation, meta = new Uint8Array() } = config;
+    const { name, address, port, generation, tags = new Map() } = config;
     const outbox = this.#outbox;
     const userQueue = new BroadcastQueue(tuning.queueMax);
+    const serfQueue = new BroadcastQueue(tuning.queueMax);
     this.#time = new MachineTime(nowMs, tuning.probeTimeoutMs / 2);
     this.table = new EndpointTable(name, generation, tuning, nowMs);
     const encodeState = (join: boolean): Uint8Array =>
       this.#encodePushPull(join, this.#sync.state());
+    const meta = encodeTags(tags);
     const self = { name, address, port, meta, versions: PROTOCOL_VERSIONS };
     const shared = { tuning, random: deps.random, outbox };
-    this.#swim = new Swim({ ...shared, wire, userQueue, encodeState }, self, nowMs);
+    const queues = [
+      { queue: userQueue, weftOnly: true },
+      { queue: serfQueue, weftOnly: false },
+    ];
+    this.#swim = new Swim({ ...shared, wire, queues, encodeState }, self, nowMs);
+    // What it passes on must fit whatever keys come, as must what is made for endpoints.
+    const userShared = { ...shared, tuning: { ...tuning, packetBytesMax: roomBytes } };
+    this.#serf = new SerfDelegate({
+      ...userShared,
+      queue: serfQueue,
+      self: name,
+      members: () => this.#swim.allMembers(),
+      stateOf: (member) => this.#swim.find(member)?.state,
+      declareLeft: (member) => this.#swim.declareLeft(member),
+    });
     this.#sync = new EndpointSync({
-      ...shared,
-      // What it makes must fit whatever keys come.
-      tuning: { ...tuning, packetBytesMax: roomBytes },
+      ...userShared,
       table: this.table,
       queue: userQueue,
       send: (to, messages) => this.#swim.sender.sendUser(to, messages),
@@ -137,7 +160,7 @@ export class Gossip {
     const { messages, drops } = this.wire.openPacket(bytes);
     for (const reason of drops) this.#outbox.count(`packet_${reason.replaceAll('-', '_')}`);
     for (const message of messages) {
-      if (message.kind === 'user') this.#sync.receive(message.payload, from, now);
+      if (message.kind === 'user') this.#receiveUser(message.payload, from, now);
       else this.#swim.receive(message, from, now);
     }
     return this.#finish(now);
@@ -148,8 +171,10 @@ export class Gossip {
     const now = this.#time.advance(nowMs);
     this.#sync.flush();
     this.#swim.tick(now);
+    this.#leaveWhenTold(now);
     if (this.#summaryTurn.take(now, this.tuning.summaryIntervalMs)) {
       this.table.collect(now);
+      this.#serf.collect(now);
       this.#sync.sendSummaries(this.#weftPeers());
     }
     return this.#finish(now);
@@ -164,6 +189,7 @@ export class Gossip {
   join(seeds: readonly PeerAddress[], nowMs: number): Effect[] {
     const now = this.#time.advance(nowMs);
     for (const seed of seeds) checkAddress(seed);
+    this.#joining = true;
     this.#swim.join(seeds);
     return this.#finish(now);
   }
@@ -171,7 +197,10 @@ export class Gossip {
   /** Tells the others that this node leaves; a 'leaveFinished' event says that it may stop. */
   leave(nowMs: number): Effect[] {
     const now = this.#time.advance(nowMs);
-    this.#swim.leave(now);
+    if (this.#swim.leaving || this.#leaveDeadlineMs !== undefined) return this.#finish(now);
+    this.#serf.announceLeave();
+    this.#leaveDeadlineMs = now + this.tuning.leaveTimeoutMs / 2;
+    this.#leaveWhenTold(now);
     return this.#finish(now);
   }
 
@@ -194,7 +223,10 @@ export class Gossip {
   pushPullReply(started: PushPullEffect, reply: PushPull, nowMs: number): Effect[] {
     const now = this.#time.advance(nowMs);
     const theirs = this.#merge(reply, now);
-    this.#settleOwners(now);
+    if (started.purpose === 'join' && this.#joining) {
+      this.#joining = false;
+      this.#serf.announceJoin();
+    }
     // A repair is not followed by another: what it did not bring, the summaries will.
     if (theirs !== undefined && started.purpose !== 'repair') {
       this.#sync.repairIfLacking(started.to, theirs);
@@ -209,7 +241,7 @@ export class Gossip {
    */
   streamUser(payload: Uint8Array, from: PeerAddress, nowMs: number): Effect[] {
     const now = this.#time.advance(nowMs);
-    if (payload.length > 0) this.#sync.receive(payload, from, now);
+    if (payload.length > 0) this.#receiveUser(payload, from, now);
     return this.#finish(now);
   }
 
@@ -226,11 +258,9 @@ export class Gossip {
     return encodeMessage({ kind: 'ack', sequence: ping.sequence });
   }
 
-  /** Random members that have a record: serf agents have none, and would log our messages. */
-  #weftPeers(): PeerAddress[] {
-    return this.#swim.pick(this.tuning.gossipNodes, (member) => {
-      return isLive(member) && this.table.versionOf(member.name) !== undefined;
-    });
+  #receiveUser(payload: Uint8Array, from: PeerAddress, now: number): void {
+    if (payload[0] === ENDPOINT_MAGIC) this.#sync.receive(payload, from, now);
+    else this.#serf.receive(payload, now);
   }
 
   /**
@@ -241,13 +271,35 @@ export class Gossip {
    */
   #merge({ nodes, userState }: PushPull, now: number): readonly RecordVersion[] | undefined {
     if (!this.#swim.understands(nodes)) return undefined;
-    const theirs = this.#sync.merge(userState, now);
+    const state = decodeUserState(userState);
+    if (typeof state === 'string' && state !== 'empty') this.#outbox.count(`user_state_${state}`);
+    const { weft, serf } = typeof state === 'string' ? {} : state;
+    const theirs = weft && this.#sync.merge(weft, now);
     this.#swim.merge(nodes, now);
+    this.#settleOwners(now);
+    if (serf !== undefined) this.#serf.merge(serf, now);
     return theirs;
   }
 
-  #encodePushPull(join: boolean, userState: Uint8Array): Uint8Array {
-    return encodePushPull(this.#swim.stateToPush(), userState, join);
+  /** Serf takes it for a failure when who has not said so before goes, even with a goodbye. */
+  #leaveWhenTold(now: number): void {
+    if (this.#leaveDeadlineMs === undefined) return;
+    const others = this.#swim.pick(1, (member) => isLive(member) && !isWeftMeta(member.meta));
+    const told = this.#serf.announced || others.length === 0;
+    if (!told && now < this.#leaveDeadlineMs) return;
+    this.#leaveDeadlineMs = undefined;
+    this.#swim.leave(now);
+  }
+
+  /** Random members that understand us: serf agents would log our messages. */
+  #weftPeers(): PeerAddress[] {
+    return this.#swim.pick(this.tuning.gossipNodes, (member) => {
+      return isLive(member) && isWeftMeta(member.meta);
+    });
+  }
+
+  #encodePushPull(join: boolean, weft: Uint8Array): Uint8Array {
+    return encodePushPull(this.#swim.stateToPush(), this.#serf.wrapState(weft), join);
   }
 
   #finish(now: number): Effect[] {
@@ -257,12 +309,15 @@ export class Gossip {
 
   /** Shows and hides records as their owners come and go. */
   #settleOwners(now: number): void {
-    for (const effect of this.#outbox.unsettled()) {
+    const effects = this.#outbox.unsettled();
+    for (const effect of effects) {
       if (effect.kind !== 'event' || effect.event.kind !== 'member') continue;
-      const { member } = effect.event;
-      const change = this.table.setOwner(member.name, ownerState(member), now);
-      if (change !== undefined) this.#outbox.event({ kind: 'endpoints', ...change });
+      const { member, change } = effect.event;
+      const shown = this.table.setOwner(member.name, ownerState(member), now);
+      if (shown !== undefined) this.#outbox.event({ kind: 'endpoints', ...shown });
+      this.#serf.memberChanged(change, member.name);
     }
+    if (effects.length > 0) this.#settleOwners(now); // one that failed may have left by that
   }
 }
 
@@ -271,7 +326,7 @@ function ownerState(member: MemberView): OwnerState {
   return member.state === 'dead' ? 'failed' : 'left';
 }
 
-function checkConfig({ name, generation, meta, ...peer }: GossipConfig): void {
+function checkConfig({ name, generation, ...peer }: GossipConfig): void {
   const nameBytes = utf8Bytes(name).length;
   if (nameBytes === 0 || nameBytes > NODE_NAME_BYTES_MAX) {
     throw new RangeError(
@@ -280,11 +335,6 @@ function checkConfig({ name, generation, meta, ...peer }: GossipConfig): void {
   }
   if (!Number.isSafeInteger(generation) || generation < 0) {
     throw new RangeError(`Cannot use generation ${generation}: expected an integer of 0 or more`);
-  }
-  if (meta !== undefined && meta.length > META_BYTES_MAX) {
-    throw new RangeError(
-      `Cannot use ${meta.length} bytes of node meta: expected at most ${META_BYTES_MAX}`,
-    );
   }
   checkAddress(peer);
 }

@@ -55,6 +55,20 @@ export class Membership {
     return this.#failed.values();
   }
 
+  /** The member of this name, be it a failed one that was reaped. */
+  find(name: string): Member | undefined {
+    return this.#parts.table.get(name) ?? this.#failed.get(name);
+  }
+
+  /** A failed member has left, as someone says who knows: it is not tried to reach it any more. */
+  declareLeft(name: string): void {
+    const member = this.find(name);
+    if (member?.state !== 'dead') return;
+    member.state = 'left';
+    this.#failed.delete(name);
+    this.#report('left', member);
+  }
+
   apply(rumour: Rumour, nowMs: number): void {
     if (rumour.kind === 'alive') this.#alive(rumour, nowMs);
     else if (rumour.kind === 'suspect') this.#suspect(rumour, nowMs);

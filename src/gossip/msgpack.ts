@@ -12,7 +12,10 @@ export type MsgpackValue =
   | readonly MsgpackValue[]
   | ReadonlyMap<string, MsgpackValue>;
 
-/** What {@link encodeMsgpack} takes: text becomes raw, an object a map in its own key order. */
+/**
+ * What {@link encodeMsgpack} takes: text becomes raw, an object a map in its own key order, which for
+ * keys that look like integers is not that of writing; a `Map` keeps its order.
+ */
 export type MsgpackInput =
   | null
   | boolean
@@ -20,6 +23,7 @@ export type MsgpackInput =
   | string
   | Uint8Array
   | readonly MsgpackInput[]
+  | ReadonlyMap<string, MsgpackInput>
   | { readonly [key: string]: MsgpackInput };
 
 /**
@@ -52,7 +56,7 @@ export function writeMsgpack(writer: ByteWriter, value: MsgpackInput): void {
     writeLength(writer, value.length, { fixed: 0x90, fixedMax: 15, wide: 0xdc });
     for (const item of value) writeMsgpack(writer, item);
   } else {
-    const entries = Object.entries(value);
+    const entries = value instanceof Map ? [...value] : Object.entries(value);
     writeLength(writer, entries.length, { fixed: 0x80, fixedMax: 15, wide: 0xde });
     for (const [key, item] of entries) {
       writeRaw(writer, utf8Bytes(key));

@@ -2,6 +2,7 @@ import type { BroadcastQueue } from './broadcast-queue.ts';
 import { type GossipTuning, retransmitLimit } from './config.ts';
 import type { Outbox } from './effects.ts';
 import type { MemberTable } from './member.ts';
+import { isWeftMeta } from './member-tags.ts';
 import { encodeMessage, type Message } from './messages.ts';
 import {
   COMPOUND_ENTRY_BYTES,
@@ -22,7 +23,11 @@ export interface PacketSenderParts {
   readonly outbox: Outbox;
   readonly wire: Wire;
   /** Sources of piggybacked broadcasts: a later one gets the room that the earlier left. */
-  readonly queues: readonly BroadcastQueue[];
+  readonly queues: readonly {
+    readonly queue: BroadcastQueue;
+    /** Whether only weft nodes understand what is in it. */
+    readonly weftOnly: boolean;
+  }[];
 }
 
 /** Packs messages into packets, with queued broadcasts in the room that is left. */
@@ -41,14 +46,13 @@ export class PacketSender {
   send(to: PeerAddress, node: string, messages: readonly Message[]): void {
     const own = messages.map(encodeMessage);
     const usedBytes = own.reduce((sum, part) => sum + part.length + COMPOUND_ENTRY_BYTES, 0);
-    this.#emit(to, node, [...own, ...this.#takeBroadcasts(usedBytes, own.length)]);
+    this.#emit(to, node, [...own, ...this.#takeBroadcasts(node, usedBytes, own.length)]);
   }
 
-  /** Sends a packet of broadcasts. @returns false if there was none */
-  sendBroadcasts(to: PeerAddress, node: string): boolean {
-    const broadcasts = this.#takeBroadcasts(0, 0);
+  /** Sends a packet of broadcasts, if there are any for this receiver. */
+  sendBroadcasts(to: PeerAddress, node: string): void {
+    const broadcasts = this.#takeBroadcasts(node, 0, 0);
     if (broadcasts.length > 0) this.#emit(to, node, broadcasts);
-    return broadcasts.length > 0;
   }
 
   /** Sends encoded user messages in a packet each, to a node that is known to check CRCs. */
@@ -56,13 +60,16 @@ export class PacketSender {
     for (const message of messages) this.#push(to, [message], true);
   }
 
-  #takeBroadcasts(usedBytes: number, usedCount: number): Uint8Array[] {
+  #takeBroadcasts(node: string, usedBytes: number, usedCount: number): Uint8Array[] {
     const { tuning, table, queues, wire } = this.#parts;
     const limit = retransmitLimit(tuning.retransmitMult, table.size);
     const aroundBytes = wire.packetOverheadBytes + CRC_HEADER_BYTES + COMPOUND_HEADER_BYTES;
     let freeBytes = tuning.packetBytesMax - aroundBytes - usedBytes;
+    const meta = table.get(node)?.meta;
+    const isWeft = meta !== undefined && isWeftMeta(meta);
     const taken: Uint8Array[] = [];
-    for (const queue of queues) {
+    for (const { queue, weftOnly } of queues) {
+      if (weftOnly && !isWeft) continue;
       const countMax = COMPOUND_MESSAGES_MAX - usedCount - taken.length;
       const some = queue.take(freeBytes, COMPOUND_ENTRY_BYTES, limit, countMax);
       for (const bytes of some) freeBytes -= bytes.length + COMPOUND_ENTRY_BYTES;

@@ -13,7 +13,7 @@ import {
 } from './member.ts';
 import { Membership } from './membership.ts';
 import { encodeMessage, type Message, type Rumour } from './messages.ts';
-import { PacketSender } from './packet-sender.ts';
+import { PacketSender, type PacketSenderParts } from './packet-sender.ts';
 import { formatPeer, type PeerAddress, samePeer } from './peer-address.ts';
 import { Periodic } from './periodic.ts';
 import { type ProbeAction, Prober } from './prober.ts';
@@ -37,8 +37,8 @@ export interface SwimParts {
   readonly random: Random;
   readonly outbox: Outbox;
   readonly wire: Wire;
-  /** Queue of user messages, which ride where rumours leave room. */
-  readonly userQueue: BroadcastQueue;
+  /** Queues of user messages, which ride where rumours leave room. */
+  readonly queues: PacketSenderParts['queues'];
   /** Encodes a push/pull to start, user state included. */
   readonly encodeState: (join: boolean) => Uint8Array;
 }
@@ -74,9 +74,10 @@ export class Swim {
     this.#table = new MemberTable(random);
     this.#queue = new BroadcastQueue(tuning.queueMax);
     this.#awareness = new Awareness(tuning.awarenessMaxMultiplier);
-    const { outbox, userQueue, wire } = parts;
+    const { outbox, wire } = parts;
     const shared = { tuning, table: this.#table, awareness: this.#awareness, outbox };
-    this.sender = new PacketSender({ ...shared, wire, queues: [this.#queue, userQueue] });
+    const rumours = { queue: this.#queue, weftOnly: false };
+    this.sender = new PacketSender({ ...shared, wire, queues: [rumours, ...parts.queues] });
     const tell = (to: PeerAddress, rumour: Rumour): void => this.sender.send(to, '', [rumour]);
     this.#membership = new Membership({ ...shared, queue: this.#queue, tell }, this.#self);
     const firstSequence = Math.floor(random.next() * 0x1_0000_0000);
@@ -95,10 +96,30 @@ export class Swim {
     return this.#awareness.score;
   }
 
+  /** Whether the goodbye was said. */
+  get leaving(): boolean {
+    return this.#membership.leaving;
+  }
+
   /** This node first, then all others, reaped failed ones included. */
   members(): MemberView[] {
-    const others = [...this.#table.values(), ...this.#membership.failed()];
-    return [this.#self, ...others.filter((member) => member !== this.#self)].map(viewMember);
+    const others = this.allMembers().filter((member) => member !== this.#self);
+    return [this.#self, ...others].map(viewMember);
+  }
+
+  /** All members, reaped failed ones included. */
+  allMembers(): readonly Member[] {
+    return [...this.#table.values(), ...this.#membership.failed()];
+  }
+
+  /** The member of this name, be it a failed one that was reaped. */
+  find(name: string): Member | undefined {
+    return this.#membership.find(name);
+  }
+
+  /** See {@link Membership.declareLeft}. */
+  declareLeft(name: string): void {
+    this.#membership.declareLeft(name);
   }
 
   /** Members to tell another node of in a push/pull. */
@@ -241,9 +262,7 @@ export class Swim {
       const recentlyDead = nowMs - member.stateChangedMs <= tuning.gossipToTheDeadMs;
       return isLive(member) || (member.state === 'dead' && recentlyDead);
     });
-    for (const peer of peers) {
-      if (!this.sender.sendBroadcasts(peer, peer.name)) return;
-    }
+    for (const peer of peers) this.sender.sendBroadcasts(peer, peer.name);
   }
 
   /**

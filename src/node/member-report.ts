@@ -1,5 +1,6 @@
 import { formatHostPort } from '../core/ip.ts';
 import type { MemberView } from '../gossip/member.ts';
+import { decodeTags } from '../gossip/member-tags.ts';
 import type { Named } from './find-named.ts';
 
 /** Where the protocol version that a member speaks is among its versions. */
@@ -17,7 +18,12 @@ export interface MemberReport {
   readonly incarnation: number;
   /** memberlist's, that it speaks; 0 if it has not said. */
   readonly protocol: number;
+  /** What it says about itself, as serf's agents do. */
+  readonly tags: Readonly<Record<string, string>>;
 }
+
+/** What must not get to a terminal: these texts are whatever a member sends. */
+const CONTROLS = /[\p{Cc}\p{Cf}]/gu;
 
 /** @param nodes - Host names by node, where they are known. */
 export function memberReports(
@@ -25,12 +31,19 @@ export function memberReports(
   nodes: readonly Named[],
 ): MemberReport[] {
   const names = new Map(nodes.map(({ id, name }) => [id, name]));
-  return members.map(({ name: id, address, port, state, incarnation, versions }) => ({
-    name: names.get(id) ?? id,
-    id,
+  return members.map(({ name: id, address, port, state, incarnation, versions, meta }) => ({
+    name: printable(names.get(id) ?? id),
+    id: printable(id),
     address: formatHostPort(address, port),
     state,
     incarnation,
     protocol: versions[PROTOCOL_CURRENT] ?? 0,
+    tags: Object.fromEntries(
+      Array.from(decodeTags(meta), ([tag, value]) => [printable(tag), printable(value)]),
+    ),
   }));
+}
+
+function printable(text: string): string {
+  return text.replaceAll(CONTROLS, '\ufffd');
 }

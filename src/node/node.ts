@@ -158,7 +158,7 @@ export class Node {
       {
         identity,
         settings,
-        hostname: options.description.hostname,
+        description: options.description,
         memoryFile: `${options.runDir}/endpoints.json`,
       },
     );

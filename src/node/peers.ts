@@ -9,6 +9,7 @@ import { GossipTransport } from '../io/gossip-transport.ts';
 import { removeFile } from '../io/json-file.ts';
 import { splitHostPort } from '../io/manager-client.ts';
 import type { GossipSettings } from '../manager/gossip-protocol.ts';
+import type { NodeDescription } from '../manager/session-protocol.ts';
 import type { PlacedEndpoint } from './desired-tables.ts';
 import { VTEP_KEY } from './endpoint-record.ts';
 import { type PlacedVtep, placedEndpoints, type VisibleEntry, vtepRecords } from './gossip-view.ts';
@@ -31,7 +32,7 @@ export interface PeersOptions {
   readonly identity: Identity;
   readonly settings: GossipSettings;
   /** This machine's, for the people of the other nodes. */
-  readonly hostname: string;
+  readonly description: Pick<NodeDescription, 'hostname' | 'agentVersion'>;
   /** Where the last view is kept for the next agent: on a tmpfs. */
   readonly memoryFile: string;
 }
@@ -50,7 +51,8 @@ export class Peers {
 
   constructor(deps: PeersDeps, options: PeersOptions) {
     const { clock, random, log } = deps;
-    const { identity, settings, hostname, memoryFile } = options;
+    const { identity, settings, description, memoryFile } = options;
+    const { hostname, agentVersion } = description;
     const { label, compression, profile } = settings;
     this.#deps = deps;
     this.#identity = identity;
@@ -65,6 +67,10 @@ export class Peers {
         tuning: PROFILE_TUNINGS[profile],
         compression,
         ...(label === undefined ? {} : { label }),
+        tags: new Map([
+          ['hostname', hostname],
+          ['version', agentVersion],
+        ]),
       },
       clock.nowMs(),
     );

@@ -180,7 +180,13 @@ test('`gossip members` lists members with their hosts', async (t) => {
   const agent = await startFakeAgent(t, {
     'GET /weft/gossip/members': {
       members: [
-        { ...member, name: 'host1', id: 'n1', address: '192.0.2.1:7946' },
+        {
+          ...member,
+          name: 'host1',
+          id: 'n1',
+          address: '192.0.2.1:7946',
+          tags: { role: 'weft', version: '1' },
+        },
         { ...member, name: 'serf', id: 'serf', address: '192.0.2.9:7946', state: 'suspect' },
       ],
     },
@@ -189,13 +195,17 @@ test('`gossip members` lists members with their hosts', async (t) => {
   t.equal(
     stdout,
     lines(
-      'NAME      ID        ADDRESS          STATE     INCARNATION   PROTOCOL',
-      'host1     n1        192.0.2.1:7946   alive     4             2',
+      'NAME      ID        ADDRESS          STATE     INCARNATION   PROTOCOL   TAGS',
+      'host1     n1        192.0.2.1:7946   alive     4             2          role=weft,version=1',
       'serf      serf      192.0.2.9:7946   suspect   4             2',
     ),
   );
   const json = await weft(agent, ['gossip', 'members', '--format', 'json']);
-  t.match(JSON.parse(json.stdout.split('\n')[0] ?? ''), { Name: 'host1', ID: 'n1' });
+  t.match(JSON.parse(json.stdout.split('\n')[0] ?? ''), {
+    Name: 'host1',
+    ID: 'n1',
+    Tags: 'role=weft,version=1',
+  });
 });
 
 test('`endpoints` lists what gossip shows, and asks for what was named', async (t) => {

@@ -121,6 +121,7 @@ test('keys of gossip', { skip: !canMakeLab() && 'needs root', timeout: 240_000 }
       const members = await agent.list('gossip', 'members');
       t.same(members.map(({ Name }) => Name).sort(), ['host1', 'host2', 'host3']);
       t.same(new Set(members.map(({ State }) => State)), new Set(['alive']));
+      for (const { Name, Tags } of members) t.match(Tags, `role=weft,hostname=${Name},version=`);
     }
   });
 

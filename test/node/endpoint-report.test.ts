@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { test } from 'tap';
+import { encodeTags } from '../../src/gossip/member-tags.ts';
 import { endpointDigest } from '../../src/node/endpoint-digest.ts';
 import { digestReports, endpointReports } from '../../src/node/endpoint-report.ts';
 import type { VisibleEntry } from '../../src/node/gossip-view.ts';
@@ -145,29 +146,33 @@ test('digests are by network, and one is about everything', (t) => {
   t.end();
 });
 
-test('members have the names of their hosts where these are known', (t) => {
-  const member = { port: 7946, state: 'alive', incarnation: 3, meta: new Uint8Array() } as const;
+test('members have the names of their hosts where these are known, and their tags', (t) => {
+  const member = { port: 7946, state: 'alive', incarnation: 3 } as const;
   const versions = Uint8Array.of(1, 5, 2, 2, 5, 5);
+  const meta = encodeTags(new Map([['version', '0.1.0']]));
+  const odd = { address: '2001:db8::1', versions: new Uint8Array() };
+  const role = new TextEncoder().encode('web\u001b[2J');
   const members = [
-    { ...member, name: 'n1', address: '192.0.2.1', versions },
-    { ...member, name: 'serf', address: '2001:db8::1', versions: new Uint8Array() },
+    { ...member, name: 'n1', address: '192.0.2.1', versions, meta },
+    { ...member, ...odd, name: 'serf\u0007', meta: role },
   ];
+  const rest = { state: 'alive', incarnation: 3 };
   t.same(memberReports(members, [{ id: 'n1', name: 'host1' }]), [
     {
+      ...rest,
       name: 'host1',
       id: 'n1',
       address: '192.0.2.1:7946',
-      state: 'alive',
-      incarnation: 3,
       protocol: 2,
+      tags: { role: 'weft', version: '0.1.0' },
     },
     {
-      name: 'serf',
-      id: 'serf',
+      ...rest,
+      name: 'serf\ufffd',
+      id: 'serf\ufffd',
       address: '[2001:db8::1]:7946',
-      state: 'alive',
-      incarnation: 3,
       protocol: 0,
+      tags: { role: 'web\ufffd[2J' },
     },
   ]);
   t.end();
