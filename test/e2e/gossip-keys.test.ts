@@ -1,4 +1,5 @@
 // The keys of gossip on three hosts: rotated, missed, kept and forgotten; and a cluster that starts in plaintext.
+import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { test } from 'tap';
 import { encodeMessage } from '../../src/gossip/messages.ts';
@@ -49,6 +50,8 @@ async function refusals(lab: Lab, agents: readonly LabAgent[]): Promise<readonly
       .map(([name, value]) => `${agents[at]?.host.name} ${name} ${value}`),
   );
 }
+
+const NO_SERF = spawnSync('serf', ['version']).error !== undefined && 'needs serf';
 
 interface KeyFile {
   readonly mode: string;
@@ -215,6 +218,26 @@ test('keys of gossip', { skip: !canMakeLab() && 'needs root', timeout: 240_000 }
       return (after.get(name) ?? 0) > (before.get(name) ?? 0) || undefined;
     });
     t.pass('it is counted');
+  });
+
+  t.test('an agent of serf gets in by the key that is shown', { skip: NO_SERF }, async (t) => {
+    const keys = await manager.list('gossip', 'key', 'list', '--show-keys');
+    const key = keys.find(({ State }) => State === 'primary')?.Key ?? '';
+    const serf = lab.spawn(outside, [
+      ...['serf', 'agent', '-node=stranger', `-bind=${outside.address}`, `-encrypt=${key}`],
+      ...[`-join=${first.host.address}`, '-rpc-addr=127.0.0.1:7373'],
+    ]);
+    serf.stdout?.resume();
+    serf.stderr?.resume();
+    for (const agent of agents) {
+      const member = await eventually(`${agent.host.name} sees it`, async () => {
+        const members = await agent.list('gossip', 'members');
+        return members.find(({ ID, State }) => ID === 'stranger' && State === 'alive');
+      });
+      t.match(member, { Name: 'stranger', Address: `${outside.address}:7946` });
+    }
+    const { stdout } = await lab.exec(outside, ['serf', 'members', '-status=alive']);
+    t.equal(stdout.trim().split('\n').length, 1 + agents.length, 'and it sees all nodes');
   });
 
   t.test('a node that leaves forgets the keys', async (t) => {
