@@ -427,7 +427,8 @@ export class Node {
     this.#work = this.#work
       .then(async () => {
         if (this.#closed) return;
-        await this.#takeGossip(gossipKeys, assignments.gossip);
+        await this.#takeGossipKeys(gossipKeys);
+        this.#compareSettings(assignments);
         await this.#prepare(assignments);
         this.#peers.join(assignments.gossipSeeds);
         await writeJsonFile(this.#assignmentsFile, assignments);
@@ -436,24 +437,23 @@ export class Node {
       .catch((error: unknown) => this.#failed(error, 'assignments'));
   }
 
-  async #takeGossip(
-    keys: GossipKeysAssignment | undefined,
-    settings: GossipSettings | undefined,
-  ): Promise<void> {
+  async #takeGossipKeys(told: GossipKeysAssignment | undefined): Promise<void> {
+    if (told === undefined) return;
     try {
-      if (keys !== undefined && (await this.gossipKeys.take(keys))) {
-        this.#session.gossipKeysChanged();
-        await this.#peers.start();
-      }
+      if (await this.gossipKeys.take(told)) this.#session.gossipKeysChanged();
+      if (this.gossipKeys.count > 0) await this.#peers.start();
     } catch (error) {
       this.#failed(error, 'gossip keys'); // tasks and networks do not depend on them
     }
+  }
+
+  /** Says once if gossip was started by other settings than the manager's. */
+  #compareSettings({ gossip = this.#settings }: AssignmentSet): void {
     const { encryption: _, ...used } = this.#settings;
-    const { encryption: __, ...told } = settings ?? this.#settings;
-    if (!this.#hasWarned && JSON.stringify(told) !== JSON.stringify(used)) {
-      this.#hasWarned = true;
-      this.#deps.log.warn({ told, used }, 'gossip settings differ: restart the agent to use them');
-    }
+    const { encryption: __, ...told } = gossip;
+    if (this.#hasWarned || JSON.stringify(told) === JSON.stringify(used)) return;
+    this.#hasWarned = true;
+    this.#deps.log.warn({ told, used }, 'gossip settings differ: restart the agent to use them');
   }
 
   /** Makes networks, services and published ports as assigned, before tasks need them. */

@@ -103,11 +103,11 @@ export class Peers {
 
   /** Begins to speak; nothing happens if it has. @throws {Error} if the gossip port is taken */
   async start(): Promise<void> {
-    const early = this.#early;
-    if (early === undefined || this.#closed) return;
-    this.#early = undefined;
+    if (this.isStarted || this.#closed) return;
     await this.#transport.start();
-    this.join(early);
+    const seeds = this.#early ?? [];
+    this.#early = undefined;
+    this.join(seeds);
   }
 
   /** Whether it speaks: not before {@link start}. */
