@@ -2,7 +2,11 @@ import type { HttpAddress, HttpRequestOptions } from '../io/http-client.ts';
 import { HttpClient, HttpError } from '../io/http-client.ts';
 import type {
   AgentStatus,
+  Endpoint,
+  EndpointDigest,
   FlowPage,
+  GossipKeys,
+  GossipMember,
   Network,
   NetworkCreateRequest,
   Node,
@@ -50,6 +54,13 @@ export interface FlowsQuery {
   readonly cursor: number;
 }
 
+/** Which endpoints to list. */
+export interface EndpointsQuery {
+  readonly network: string | undefined;
+  readonly service: string | undefined;
+  readonly node: string | undefined;
+}
+
 /**
  * The agent's API as functions. Answers are taken as the agent gives them: it is trusted, and every
  * field of what is read is optional.
@@ -83,6 +94,41 @@ export class AgentClient {
 
   flows(query: FlowsQuery): Promise<FlowPage> {
     return this.#object('/weft/flows', { ...query });
+  }
+
+  /** @param query - Names or ids. */
+  endpoints(query: EndpointsQuery): Promise<{ readonly endpoints?: readonly Endpoint[] }> {
+    return this.#object('/weft/endpoints', { ...query });
+  }
+
+  endpointDigests(): Promise<{ readonly digests?: readonly EndpointDigest[] }> {
+    return this.#object('/weft/endpoints/digest');
+  }
+
+  gossipMembers(): Promise<{ readonly members?: readonly GossipMember[] }> {
+    return this.#object('/weft/gossip/members');
+  }
+
+  /** @param withSecrets - Whether the keys themselves are asked for. */
+  gossipKeys(withSecrets: boolean): Promise<GossipKeys> {
+    return this.#object('/weft/gossip/keys', { secret: flag(withSecrets) });
+  }
+
+  /** @returns the id of the new key, here and below that of the one that changes */
+  async rotateGossipKey(): Promise<{ readonly id?: string }> {
+    return asObject(await this.#http.json('POST', '/weft/gossip/keys/rotate'));
+  }
+
+  async installGossipKey(key: string): Promise<{ readonly id?: string }> {
+    return asObject(await this.#http.json('POST', '/weft/gossip/keys', { body: { Key: key } }));
+  }
+
+  async useGossipKey(id: string): Promise<{ readonly id?: string }> {
+    return asObject(await this.#http.json('POST', `${path('weft/gossip/keys', id)}/use`));
+  }
+
+  async removeGossipKey(id: string): Promise<{ readonly id?: string }> {
+    return asObject(await this.#http.json('DELETE', path('weft/gossip/keys', id)));
   }
 
   info(): Promise<SystemInfo> {

@@ -10,6 +10,17 @@ export interface SwarmInitRequest {
   readonly DataPathPort?: number;
   readonly DefaultAddrPool?: readonly string[];
   readonly SubnetSize?: number;
+  /** weft's own. */
+  readonly Gossip?: {
+    readonly Encryption?: boolean;
+    readonly Profile?: string;
+    readonly Compression?: boolean;
+    readonly Label?: string;
+    /** Base64. */
+    readonly Key?: string;
+    /** Nanoseconds; 0 is never. */
+    readonly KeyRotation?: number;
+  };
 }
 
 /** `POST /swarm/join`. What is left out is the agent's own configuration. */
@@ -290,4 +301,61 @@ export interface Flow {
 export interface FlowPage {
   readonly flows?: readonly Flow[];
   readonly next?: number;
+}
+
+/** An endpoint of `GET /weft/endpoints`. */
+export interface Endpoint {
+  readonly network?: string;
+  readonly address?: string;
+  readonly address6?: string;
+  readonly node?: string;
+  readonly service?: string;
+  readonly task?: string;
+  readonly taskId?: string;
+  readonly state?: string;
+}
+
+/** A line of `GET /weft/endpoints/digest`; the last one has no network, and is about all. */
+export interface EndpointDigest {
+  readonly network?: string;
+  readonly endpoints?: number;
+  readonly digest?: string;
+}
+
+/** A member of `GET /weft/gossip/members`. */
+export interface GossipMember {
+  readonly name?: string;
+  readonly id?: string;
+  readonly address?: string;
+  readonly state?: string;
+  readonly incarnation?: number;
+  readonly protocol?: number;
+  readonly tags?: Readonly<Record<string, string>>;
+}
+
+/** A node that a change of keys is about. */
+export interface KeyNode {
+  readonly id?: string;
+  readonly name?: string;
+}
+
+/** `GET /weft/gossip/keys`. */
+export interface GossipKeys {
+  /** `off`, `accept`, `seal` or `strict`. */
+  readonly mode?: string;
+  readonly changing?: boolean;
+  /** Nodes that are not down. */
+  readonly nodes?: number;
+  /** Those of them that have not confirmed the keys as they are now. */
+  readonly waiting?: readonly KeyNode[];
+  readonly down?: readonly KeyNode[];
+  readonly keys?: readonly {
+    readonly id?: string;
+    readonly state?: string;
+    /** RFC 3339. */
+    readonly createdAt?: string;
+    readonly nodes?: number;
+    readonly confirmed?: number;
+    readonly key?: string;
+  }[];
 }

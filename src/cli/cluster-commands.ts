@@ -2,11 +2,14 @@ import { Argument, Option } from 'commander';
 import { formatHostPort } from '../core/ip.ts';
 import type { SwarmInitRequest, SwarmJoinRequest } from './api-types.ts';
 import { type Cli, repeatable, type WeftCommand } from './command.ts';
-import { refused } from './errors.ts';
+import { refused, usageError } from './errors.ts';
 import {
   addressOrInterface,
+  gossipKey,
+  gossipLabel,
   hostAndPort,
   integer,
+  keyRotation,
   nonEmpty,
   parseHostAndPort,
   port,
@@ -24,6 +27,12 @@ interface InitOptions {
   readonly dataPathPort?: number;
   readonly defaultAddrPool: readonly string[];
   readonly defaultAddrPoolMaskLength?: number;
+  readonly gossipEncryption?: 'on' | 'off';
+  readonly gossipProfile?: string;
+  readonly gossipCompression?: 'on' | 'off';
+  readonly gossipLabel?: string;
+  readonly gossipKey?: string;
+  readonly gossipKeyRotation?: number;
 }
 
 interface JoinOptions {
@@ -51,7 +60,30 @@ export function fillInit(command: WeftCommand, cli: Cli): void {
       'Prefix length of IPv4 subnets (default 24; IPv6 ones are /64)',
       integer(1, SUBNET_PREFIX_MAX),
     )
+    .addOption(onOrOff('--gossip-encryption', 'Whether gossip is encrypted'))
+    .addOption(
+      new Option('--gossip-profile <profile>', 'Timing of gossip (default lan)').choices([
+        'lan',
+        'wan',
+        'local',
+      ]),
+    )
+    .addOption(onOrOff('--gossip-compression', 'Whether gossip is compressed'))
+    .option('--gossip-label <text>', 'Label of all gossip packets (default none)', gossipLabel)
+    .option(
+      '--gossip-key <base64>',
+      'First key, of 16, 24 or 32 bytes, to share gossip with serf agents (default a random one)',
+    )
+    .option(
+      '--gossip-key-rotation <duration>',
+      'How long a key is used, 0 for ever (default 12h)',
+      keyRotation,
+    )
     .action((options: InitOptions) => initCluster(cli, options));
+}
+
+function onOrOff(flag: string, description: string): Option {
+  return new Option(`${flag} <on|off>`, `${description} (default on)`).choices(['on', 'off']);
 }
 
 /** Fills `join`. */
@@ -113,6 +145,26 @@ function managerAddress(text: string): string {
   return hostAndPort(isIpv6 ? formatHostPort(host, MANAGER_PORT) : `${text}:${MANAGER_PORT}`);
 }
 
+/** What was said about gossip; nothing if nothing was. */
+function gossipRequest(options: InitOptions): Pick<SwarmInitRequest, 'Gossip'> {
+  const { gossipEncryption, gossipProfile, gossipCompression, gossipLabel: label } = options;
+  const { gossipKeyRotation: rotation } = options;
+  const key =
+    options.gossipKey === undefined ? undefined : gossipKey(options.gossipKey, '--gossip-key');
+  if (key !== undefined && gossipEncryption === 'off') {
+    throw usageError('Cannot use --gossip-key with --gossip-encryption off: expected one of them');
+  }
+  const gossip = {
+    ...(gossipEncryption === undefined ? {} : { Encryption: gossipEncryption === 'on' }),
+    ...(gossipProfile === undefined ? {} : { Profile: gossipProfile }),
+    ...(gossipCompression === undefined ? {} : { Compression: gossipCompression === 'on' }),
+    ...(label === undefined ? {} : { Label: label }),
+    ...(key === undefined ? {} : { Key: key }),
+    ...(rotation === undefined ? {} : { KeyRotation: rotation }),
+  };
+  return Object.keys(gossip).length === 0 ? {} : { Gossip: gossip };
+}
+
 async function initCluster(cli: Cli, options: InitOptions): Promise<void> {
   const client = cli.client();
   const request: SwarmInitRequest = {
@@ -123,6 +175,7 @@ async function initCluster(cli: Cli, options: InitOptions): Promise<void> {
     ...(options.defaultAddrPoolMaskLength === undefined
       ? {}
       : { SubnetSize: options.defaultAddrPoolMaskLength }),
+    ...gossipRequest(options),
   };
   const nodeId = await client.initSwarm(request);
   const join = await joinCommand(cli, 'worker');

@@ -145,6 +145,16 @@ function listFamilies(runAgent: RunAgent): Family[] {
       load: async () => (await import('./flows-command.ts')).fillFlows,
     },
     {
+      name: 'endpoints',
+      description: 'List the endpoints that this host knows, or compare them by a digest',
+      load: async () => (await import('./endpoints-command.ts')).fillEndpoints,
+    },
+    {
+      name: 'gossip',
+      description: 'Look at gossip, and manage its keys',
+      load: async () => (await import('./gossip-commands.ts')).fillGossip,
+    },
+    {
       name: 'version',
       description: 'Show the versions of this program and of the agent',
       load: async () => (await status()).fillVersion,

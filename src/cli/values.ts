@@ -1,7 +1,9 @@
 import { InvalidArgumentError } from 'commander';
+import { parseBase64 } from '../core/base64.ts';
 import { formatIpCidr, parseIpCidr } from '../core/cidr.ts';
 import { formatIp, parseIp } from '../core/ip.ts';
 import { parseDurationNs } from './durations.ts';
+import { usageError } from './errors.ts';
 
 /** Reads the text of one flag. @throws {InvalidArgumentError} saying what is expected */
 export type Parse<T> = (text: string) => T;
@@ -123,4 +125,42 @@ export function addressOrInterface(text: string): string {
     throw new InvalidArgumentError('expected an IP address or the name of an interface');
   }
   return text;
+}
+
+/** AES-128, AES-192 and AES-256. */
+const GOSSIP_KEY_BYTES: readonly number[] = [16, 24, 32];
+/** UTF-8 bytes that memberlist allows (`label.go`). */
+const GOSSIP_LABEL_BYTES_MAX = 255;
+
+/**
+ * A key of gossip. No flag's parser: commander would repeat the key in its message.
+ *
+ * @param what - Flag or argument, for the message.
+ * @throws {CliError} if it is none
+ */
+export function gossipKey(text: string, what: string): string {
+  const bytes = parseBase64(text);
+  if (bytes !== undefined && GOSSIP_KEY_BYTES.includes(bytes.length)) return text;
+  const given = bytes === undefined ? 'it is not base64' : `it has ${bytes.length} bytes`;
+  throw usageError(`Cannot use ${what}: ${given}, expected 16, 24 or 32 bytes in base64`);
+}
+
+/** What gossip's packets begin with. */
+export function gossipLabel(text: string): string {
+  const bytes = new TextEncoder().encode(text).length;
+  if (bytes < 1 || bytes > GOSSIP_LABEL_BYTES_MAX) {
+    throw new InvalidArgumentError(`expected 1 to ${GOSSIP_LABEL_BYTES_MAX} bytes`);
+  }
+  return text;
+}
+
+const NANOSECONDS_PER_MINUTE = 60e9;
+
+/** How long a key of gossip is used. @returns nanoseconds; 0 is for ever */
+export function keyRotation(text: string): number {
+  const ns = duration(text);
+  if (ns !== 0 && ns < NANOSECONDS_PER_MINUTE) {
+    throw new InvalidArgumentError('expected 0, or a duration of at least one minute');
+  }
+  return ns;
 }

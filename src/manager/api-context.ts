@@ -1,7 +1,7 @@
 import type { Clock, Log, Random } from '../core/capabilities.ts';
 import type { HostRoute } from '../ipam/address-space.ts';
 import type { ClusterState } from './cluster-state.ts';
-import type { JoinTokens } from './join-tokens.ts';
+import type { JoinTokens, Sha256 } from './join-tokens.ts';
 import type { LogRelay } from './log-relay.ts';
 import type { TaskLogs } from './log-stream.ts';
 import type { StateWriter } from './state-writer.ts';
@@ -18,6 +18,7 @@ export interface ApiContext {
   readonly writer: StateWriter;
   readonly clock: Clock;
   readonly random: Random;
+  readonly sha256: Sha256;
   readonly log: Log;
   readonly joinTokens: () => JoinTokens;
   readonly local: LocalNode;

@@ -1,5 +1,6 @@
 import { Hono } from 'hono';
 import type { ApiContext } from './api-context.ts';
+import { gossipRoutes } from './api-gossip.ts';
 import { networkRoutes } from './api-networks.ts';
 import { nodeRoutes } from './api-nodes.ts';
 import { serviceRoutes } from './api-services.ts';
@@ -21,6 +22,7 @@ export function managerApi(context: ApiContext): Hono {
   networkRoutes(routes, context);
   serviceRoutes(routes, context);
   taskRoutes(routes, context);
+  gossipRoutes(routes, context);
   const app = new Hono();
   answerErrors(app, context.log);
   app.use(limitBody(BODY_BYTES_MAX));

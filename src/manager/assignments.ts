@@ -1,6 +1,9 @@
 import { formatHostPort } from '../core/ip.ts';
 import type { StateView } from './cluster-state.ts';
 import { millisecondsOf } from './common-spec.ts';
+import { gossipKeysOf, gossipSettingsOf } from './gossip-keys.ts';
+import type { GossipKeysAssignment, GossipSettings } from './gossip-protocol.ts';
+import { CLUSTER_KEY } from './keys.ts';
 import { taskName } from './lookup.ts';
 import { isEncrypted } from './network-spec.ts';
 import type { NetworkRecord, NodeRecord, ServiceRecord, TaskRecord } from './records.ts';
@@ -31,6 +34,8 @@ export interface Assignments {
   readonly nodes: ReadonlyMap<string, NodeAssignment>;
   readonly managers: readonly string[];
   readonly gossipSeeds: readonly string[];
+  readonly gossip: GossipSettings | undefined;
+  readonly gossipKeys: GossipKeysAssignment | undefined;
 }
 
 /**
@@ -53,6 +58,7 @@ export class AssignmentBuilder {
 
   /** What `node` must know now. */
   build(node: NodeRecord): Assignments {
+    const cluster = this.#view.get(CLUSTER_KEY);
     const ingress = [...this.#view.all('networks')].find((network) => network.ingress)?.id;
     return {
       networks: mapOf(this.#view.all('networks'), (record) =>
@@ -71,6 +77,8 @@ export class AssignmentBuilder {
       ),
       managers: this.#managers(),
       gossipSeeds: gossipSeedsFor(this.#view, node),
+      gossip: cluster && gossipSettingsOf(this.#view, cluster),
+      gossipKeys: gossipKeysOf(this.#view),
     };
   }
 }
@@ -187,6 +195,18 @@ export function completeSet(
     nodes: [...assignments.nodes.values()],
     managers: assignments.managers,
     gossipSeeds: assignments.gossipSeeds,
+    ...gossipPart(assignments.gossip, assignments.gossipKeys),
+  };
+}
+
+/** What is there of both. */
+function gossipPart(
+  gossip: GossipSettings | undefined,
+  gossipKeys: GossipKeysAssignment | undefined,
+): Pick<AssignmentSet, 'gossip' | 'gossipKeys'> {
+  return {
+    ...(gossip === undefined ? {} : { gossip }),
+    ...(gossipKeys === undefined ? {} : { gossipKeys }),
   };
 }
 
@@ -195,6 +215,8 @@ export function changeBetween(
   before: Assignments,
   after: Assignments,
 ): AssignmentChange | undefined {
+  const gossip = isEqual(before.gossip, after.gossip) ? undefined : after.gossip;
+  const gossipKeys = isEqual(before.gossipKeys, after.gossipKeys) ? undefined : after.gossipKeys;
   const change: AssignmentChange = {
     networks: changed(before.networks, after.networks),
     services: changed(before.services, after.services),
@@ -206,6 +228,7 @@ export function changeBetween(
     removedNodes: removed(before.nodes, after.nodes),
     managers: after.managers,
     gossipSeeds: after.gossipSeeds,
+    ...gossipPart(gossip, gossipKeys),
   };
   const nothingMoved =
     change.networks.length + change.services.length + change.tasks.length === 0 &&
@@ -213,6 +236,8 @@ export function changeBetween(
     change.removedTasks.length + change.nodes.length + change.removedNodes.length === 0;
   const isSame =
     nothingMoved &&
+    gossip === undefined &&
+    gossipKeys === undefined &&
     isEqual(before.managers, after.managers) &&
     isEqual(before.gossipSeeds, after.gossipSeeds);
   return isSame ? undefined : change;

@@ -3,6 +3,7 @@ import { AssignmentBuilder } from './assignments.ts';
 import { clusterOf } from './cluster.ts';
 import type { ClusterState } from './cluster-state.ts';
 import { ManagerError } from './errors.ts';
+import { gossipKeysOf, gossipSettingsOf } from './gossip-keys.ts';
 import { equalInConstantTime } from './ids.ts';
 import { roleOfToken, type Sha256 } from './join-tokens.ts';
 import { HEARTBEAT_MS, NodeLiveness } from './node-liveness.ts';
@@ -114,7 +115,10 @@ export class Dispatcher {
     this.#planLivenessCheck();
     log.info({ nodeId: node.id, hostname: request.description.hostname, role }, 'node joined');
     const { id: clusterId, dataPathPort } = cluster;
-    return { clusterId, nodeId: node.id, nodeSecret: secret, role, dataPathPort };
+    const gossip = gossipSettingsOf(state, cluster);
+    const gossipKeys = gossipKeysOf(state);
+    const identity = { clusterId, nodeId: node.id, nodeSecret: secret, role, dataPathPort };
+    return { ...identity, gossip, ...(gossipKeys === undefined ? {} : { gossipKeys }) };
   }
 
   /**

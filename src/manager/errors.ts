@@ -22,7 +22,7 @@ export type ManagerErrorDetail =
   | { readonly code: 'LOG_UNAVAILABLE' };
 
 /** What a lookup was for, in the words of the API's messages. */
-export type ObjectKind = 'node' | 'network' | 'service' | 'task' | 'log request';
+export type ObjectKind = 'node' | 'network' | 'service' | 'task' | 'log request' | 'gossip key';
 
 /** The HTTP statuses of refusals. */
 export type RefusalStatus = 400 | 401 | 403 | 404 | 409 | 501 | 503;

@@ -1,5 +1,6 @@
 import type { AddressSpaceState } from '../ipam/address-space.ts';
 import type { PoolState } from '../ipam/pool.ts';
+import type { GossipKeyRing } from './gossip-key-ring.ts';
 import type {
   ClusterRecord,
   NetworkRecord,
@@ -27,6 +28,8 @@ export const TABLE_NAMES: readonly TableName[] = ['nodes', 'networks', 'services
 
 /** The cluster's own record. */
 export const CLUSTER_KEY: Key<ClusterRecord> = 'cluster';
+/** The keys that nodes gossip by; absent in a cluster that has never had any. Secret. */
+export const GOSSIP_KEYS_KEY: Key<GossipKeyRing> = 'gossip/keys';
 /** Subnets and VNIs of all networks. */
 export const ADDRESS_SPACE_KEY: Key<AddressSpaceState> = 'ipam/space';
 

@@ -9,6 +9,7 @@ import { clusterOf } from './cluster.ts';
 import { ClusterState } from './cluster-state.ts';
 import { Dispatcher } from './dispatcher.ts';
 import { type JoinTokens, joinTokensOf, type Sha256 } from './join-tokens.ts';
+import { GOSSIP_KEYS_KEY } from './keys.ts';
 import { LogRelay } from './log-relay.ts';
 import type { TaskLogs } from './log-stream.ts';
 import { Reconciler } from './reconciler.ts';
@@ -40,6 +41,8 @@ export interface ManagerSnapshot {
   readonly tasksByState: ReadonlyMap<TaskState, number>;
   readonly nodesByState: ReadonlyMap<NodeState, number>;
   readonly services: number;
+  /** Age of the key that gossip is sealed by; absent while it is not. */
+  readonly gossipKeyAgeMs?: number;
   readonly pools: readonly {
     readonly networkId: string;
     readonly networkName: string;
@@ -58,6 +61,7 @@ export class Manager {
   /** The routes of nodes, for the TCP address: see session-protocol.ts. */
   readonly sessionApi: Hono;
   readonly #sha256: Sha256;
+  readonly #clock: Clock;
   readonly #state: ClusterState;
   readonly #dispatcher: Dispatcher;
   readonly #reconciler: Reconciler;
@@ -65,17 +69,17 @@ export class Manager {
   constructor(deps: ManagerDeps, local: LocalNode) {
     const { store, clock, random, log, schedule, sha256 } = deps;
     this.#sha256 = sha256;
+    this.#clock = clock;
     this.#state = new ClusterState(store);
     const state = this.#state;
     const writer = new StateWriter(store, state);
-    const shared = { state, writer, clock, random, log, schedule };
+    const shared = { state, writer, clock, random, log, schedule, sha256 };
     const logRelay = new LogRelay({
       ...shared,
       tell: (nodeId, message) => this.#dispatcher.tell(nodeId, message),
     });
     this.#dispatcher = new Dispatcher({
       ...shared,
-      sha256,
       managers: local.managers,
       onSessionEnd: (nodeId) => logRelay.sessionEnded(nodeId),
     });
@@ -136,7 +140,15 @@ export class Manager {
       const usage = poolUsage(state, id);
       return usage === undefined ? [] : [{ networkId: id, networkName: name, ...usage }];
     });
-    return { tasksByState, nodesByState, services: [...state.all('services')].length, pools };
+    const services = [...state.all('services')].length;
+    return { tasksByState, nodesByState, services, pools, ...this.#gossipKeyAge() };
+  }
+
+  #gossipKeyAge(): Pick<ManagerSnapshot, 'gossipKeyAgeMs'> {
+    const ring = this.#state.get(GOSSIP_KEYS_KEY);
+    const primary = ring?.keys.find(({ id }) => id === ring.primaryId);
+    if (primary === undefined) return {};
+    return { gossipKeyAgeMs: Math.max(0, this.#clock.epochMs() - primary.createdAtMs) };
   }
 }
 

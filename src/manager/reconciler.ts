@@ -1,6 +1,8 @@
 import type { Clock, Log, Random } from '../core/capabilities.ts';
 import { allocateTasks } from './allocator.ts';
 import type { ClusterState } from './cluster-state.ts';
+import { driveGossipKeys, type KeyProgress } from './gossip-keys.ts';
+import type { Sha256 } from './join-tokens.ts';
 import { CLUSTER_KEY } from './keys.ts';
 import { planService } from './orchestrator.ts';
 import { orphanTasks, reapTasks } from './reaper.ts';
@@ -39,6 +41,7 @@ export interface ReconcilerDeps {
   readonly writer: StateWriter;
   readonly clock: Clock;
   readonly random: Random;
+  readonly sha256: Sha256;
   readonly log: Log;
   readonly schedule: Schedule;
 }
@@ -92,19 +95,30 @@ export class Reconciler {
     }
     this.#running = true;
     try {
-      const { clock, random, state, writer } = this.#deps;
+      const { clock, random, sha256, state, writer } = this.#deps;
       const historyLimit = state.get(CLUSTER_KEY)?.taskHistoryLimit ?? 0;
-      const nextAtMs = await writer.write((draft) => {
+      const { nextAtMs, progress } = await writer.write((draft) => {
         const pass = new ReconcilePass({ nowMs: clock.epochMs(), random, historyLimit });
         reconcile(draft, pass);
-        return pass.nextAtMs;
+        const keys = driveGossipKeys(draft, { nowMs: pass.nowMs, random, sha256 });
+        if (keys.wakeAtMs !== undefined) pass.wakeAt(keys.wakeAtMs);
+        return { nextAtMs: pass.nextAtMs, progress: keys.progress };
       });
+      this.#tell(progress);
       if (nextAtMs !== undefined) {
         // Deadlines are wall-clock times, since they outlive this process; timers are not.
         this.#wakeAt(clock.nowMs() + Math.max(0, nextAtMs - clock.epochMs()));
       }
     } finally {
       this.#running = false;
+    }
+  }
+
+  #tell(progress: readonly KeyProgress[]): void {
+    const { log } = this.#deps;
+    for (const { message, fields, isWarning } of progress) {
+      if (isWarning) log.warn(fields, message);
+      else log.info(fields, message);
     }
   }
 }

@@ -1,3 +1,4 @@
+import type { GossipKeysReport, GossipSettings } from './gossip-protocol.ts';
 import type { NetworkCreate } from './network-spec.ts';
 import type { PortConfig, ServiceSpec, TaskSpec } from './service-spec.ts';
 import type { NodeDescription, TaskState } from './session-protocol.ts';
@@ -22,6 +23,14 @@ export interface ClusterRecord extends ObjectRecord {
   readonly dataPathPort: number;
   /** Finished tasks kept in each slot (Swarm's task history limit). */
   readonly taskHistoryLimit: number;
+  /** How its nodes gossip; absent in a cluster that an agent without these settings created. */
+  readonly gossip?: ClusterGossip;
+}
+
+/** How the nodes of a cluster gossip. Whether they encrypt is told by the keys that there are. */
+export interface ClusterGossip extends Omit<GossipSettings, 'encryption'> {
+  /** How long a key seals before the next one does; 0 for ever. */
+  readonly keyRotationMs: number;
 }
 
 /** A manager holds the cluster's state; both run tasks. */
@@ -52,6 +61,8 @@ export interface NodeRecord extends ObjectRecord {
   readonly secretHash?: string;
   /** Published ports that it cannot serve. BOUNDED by the session API's limit. */
   readonly portConflicts: readonly PortConflict[];
+  /** The keys of gossip that it has confirmed; absent before, and if its agent knows none. */
+  readonly gossipKeys?: GossipKeysReport;
 }
 
 /** A published port of which a node says that something else holds it. */

@@ -2,6 +2,7 @@ import { Hono } from 'hono';
 import { z } from 'zod';
 import type { Log } from '../core/capabilities.ts';
 import type { Dispatcher } from './dispatcher.ts';
+import { GOSSIP_KEY_MODES } from './gossip-protocol.ts';
 import { answerErrors, limitBody } from './http-errors.ts';
 import { type LogRelay, logRefusalSchema } from './log-relay.ts';
 import { parseBody } from './request-body.ts';
@@ -17,6 +18,8 @@ import {
 const BODY_BYTES_MAX = 8 * 1024 * 1024;
 const TASKS_MAX = 10_000;
 const PORT_CONFLICTS_MAX = 1_000;
+/** More than a ring has, also while it changes. */
+const GOSSIP_KEYS_MAX = 16;
 
 /** States that an agent may report: the others are the manager's to set. */
 const REPORTED_STATES = TASK_STATES.filter(
@@ -65,6 +68,14 @@ const reportSchema: z.ZodType<StatusReport> = z.object({
   portConflicts: z
     .array(z.object({ protocol: z.enum(['tcp', 'udp']), port, holder: text(256) }))
     .max(PORT_CONFLICTS_MAX),
+  gossipKeys: z
+    .object({
+      mode: z.enum(GOSSIP_KEY_MODES),
+      ids: z
+        .array(z.string().regex(/^[0-9a-f]{10}$/, 'expected 10 hexadecimal digits'))
+        .max(GOSSIP_KEYS_MAX),
+    })
+    .exactOptional(),
 });
 
 /** The routes that agents use, for the managers' TCP address: see session-protocol.ts. */

@@ -19,6 +19,8 @@
  * bearer secret without a change to the messages.
  */
 
+import type { GossipKeysAssignment, GossipKeysReport, GossipSettings } from './gossip-protocol.ts';
+
 /** The last moment that a Date can hold (ECMA-262, time values): no message names a later one. */
 export const TIMESTAMP_MS_MAX = 8_640_000_000_000_000;
 
@@ -74,6 +76,10 @@ export interface JoinResponse {
   readonly role: 'worker' | 'manager';
   /** UDP port of VXLAN, the same on every node of the cluster. */
   readonly dataPathPort: number;
+  /** Absent from a manager of before there were settings. */
+  readonly gossip?: GossipSettings;
+  /** What the node must hold before its first packet; absent while the cluster has no keys. */
+  readonly gossipKeys?: GossipKeysAssignment;
 }
 
 /** A network of the cluster: every node gets every network. */
@@ -175,6 +181,10 @@ export interface AssignmentSet {
   readonly managers: readonly string[];
   /** `host:port` of gossip members to join by. */
   readonly gossipSeeds: readonly string[];
+  /** Absent from a manager of before there were settings. */
+  readonly gossip?: GossipSettings;
+  /** Secret: not to be kept with the rest. Absent while the cluster has no keys. */
+  readonly gossipKeys?: GossipKeysAssignment;
 }
 
 /** A change to an {@link AssignmentSet}: removals by id, and the objects that are new or changed. */
@@ -189,6 +199,9 @@ export interface AssignmentChange {
   readonly removedNodes: readonly string[];
   readonly managers: readonly string[];
   readonly gossipSeeds: readonly string[];
+  /** Present if they changed. */
+  readonly gossip?: GossipSettings;
+  readonly gossipKeys?: GossipKeysAssignment;
 }
 
 /** One line of the session stream. The first one is always `complete`. */
@@ -258,6 +271,8 @@ export interface StatusReport {
     readonly port: number;
     readonly holder: string;
   }[];
+  /** The keys that this node gossips by; absent from agents that know none. */
+  readonly gossipKeys?: GossipKeysReport;
 }
 
 /** The manager has stored the report. */

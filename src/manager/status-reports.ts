@@ -21,8 +21,10 @@ export function applyReport(
   if (node === undefined) return; // Removed while the report was on its way.
   if (describesAnew(node, report)) {
     const description = report.description ?? node.description;
-    const { portConflicts } = report;
-    draft.save('nodes', { ...node, description, portConflicts, updatedAtMs: nowMs });
+    const { portConflicts, gossipKeys } = report;
+    const { gossipKeys: _, ...rest } = node;
+    const keys = gossipKeys === undefined ? {} : { gossipKeys };
+    draft.save('nodes', { ...rest, description, portConflicts, ...keys, updatedAtMs: nowMs });
   }
   const current = draft.find('nodes', nodeId);
   if (current !== undefined) setNodeState(draft, current, 'ready', '', nowMs);
@@ -35,8 +37,9 @@ export function isNews(node: NodeRecord, report: StatusReport): boolean {
 }
 
 function describesAnew(node: NodeRecord, report: StatusReport): boolean {
-  const { description = node.description, portConflicts } = report;
+  const { description = node.description, portConflicts, gossipKeys } = report;
   return (
+    JSON.stringify(gossipKeys) !== JSON.stringify(node.gossipKeys) ||
     JSON.stringify(description) !== JSON.stringify(node.description) ||
     JSON.stringify(portConflicts) !== JSON.stringify(node.portConflicts)
   );

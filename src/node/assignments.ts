@@ -14,6 +14,8 @@ export function applyChange(known: AssignmentSet, change: AssignmentChange): Ass
     nodes: merge(known.nodes ?? [], change.nodes, change.removedNodes),
     managers: change.managers,
     gossipSeeds: change.gossipSeeds,
+    ...(change.gossip === undefined ? {} : { gossip: change.gossip }),
+    ...(change.gossipKeys === undefined ? {} : { gossipKeys: change.gossipKeys }),
   };
 }
 

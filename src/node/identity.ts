@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { readJsonFile, removeFile, writeJsonFile } from '../io/json-file.ts';
+import { GOSSIP_PROFILES, type GossipSettings } from '../manager/gossip-protocol.ts';
 
 /** Who this node is in its cluster. Kept in the state directory; holds the node's secret. */
 export interface Identity {
@@ -18,8 +19,16 @@ export interface Identity {
   readonly managers: readonly string[];
   /** The largest gossip generation used so far: the next start must use a larger one. */
   readonly generation: number;
+  /** How the cluster gossips, as told when this node joined; absent if it joined before there were settings. */
+  readonly gossip?: GossipSettings | undefined;
 }
 
+const gossipSchema = z.object({
+  encryption: z.boolean(),
+  profile: z.enum(GOSSIP_PROFILES),
+  compression: z.boolean(),
+  label: z.string().exactOptional(),
+});
 const identitySchema: z.ZodType<Identity> = z.object({
   clusterId: z.string().min(1),
   nodeId: z.string().min(1),
@@ -31,6 +40,7 @@ const identitySchema: z.ZodType<Identity> = z.object({
   listenAddress: z.string().optional(),
   managers: z.array(z.string()),
   generation: z.number().int(),
+  gossip: gossipSchema.optional(),
 });
 
 /** The file in the state directory that holds the node's identity. */

@@ -33,12 +33,16 @@ const flowsSchema = z.object({
   cursor: integer(0, Number.MAX_SAFE_INTEGER).default(0),
 });
 
+const endpointsSchema = z.object({ network: text, service: text, node: text });
+
 /**
- * What of the agent's API looks at packets:
+ * What of the agent's API looks at packets, and at what gossip knows:
  *
  * - `GET /capture?id=…&network=…` streams pcapng until the count, the duration or the client ends it
  * - `POST /capture/<id>/end` ends the one with that id, whose stream then closes
  * - `GET /flows` a page of flows, and where to go on
+ * - `GET /endpoints` the endpoints that gossip shows; `GET /endpoints/digest` the same in a few numbers
+ * - `GET /gossip/members` the members that gossip knows
  */
 export function insightApi(insight: () => Insight | undefined): Hono {
   const app = new Hono();
@@ -56,6 +60,14 @@ export function insightApi(insight: () => Insight | undefined): Hono {
     const request = readQuery(context.req.query(), flowsSchema);
     return context.json(inCluster(insight).flows(request));
   });
+  app.get('/endpoints', (context) => {
+    const request = readQuery(context.req.query(), endpointsSchema);
+    return context.json({ endpoints: inCluster(insight).endpoints(request) });
+  });
+  app.get('/endpoints/digest', (context) =>
+    context.json({ digests: inCluster(insight).digests() }),
+  );
+  app.get('/gossip/members', (context) => context.json({ members: inCluster(insight).members() }));
   return app;
 }
 

@@ -1,6 +1,7 @@
 import type { Clock } from '../core/capabilities.ts';
 import { formatIp } from '../core/ip.ts';
 import { type DataPlane, FLOW_CAPACITY } from '../dataplane/data-plane.ts';
+import type { MemberView } from '../gossip/member.ts';
 import { mapFile } from '../io/linux/mapped-file.ts';
 import { packageVersion } from '../io/package-version.ts';
 import type { AssignmentSet } from '../manager/session-protocol.ts';
@@ -9,9 +10,18 @@ import { FlowTableReader } from '../routing-mesh/flow-table-reader.ts';
 import type { CaptureNames, NamedPort } from './capture-target.ts';
 import { Captures } from './captures.ts';
 import type { PlacedEndpoint } from './desired-tables.ts';
+import {
+  announcingNodes,
+  type DigestReport,
+  digestReports,
+  type EndpointReport,
+  type EndpointRequest,
+  endpointReports,
+} from './endpoint-report.ts';
 import { namedTask } from './find-named.ts';
 import { type FlowNames, type FlowPage, type FlowRequest, flowPage } from './flow-report.ts';
-import type { PlacedVtep } from './gossip-view.ts';
+import type { PlacedVtep, VisibleEntry } from './gossip-view.ts';
+import { type MemberReport, memberReports } from './member-report.ts';
 import { type PeerReport, type PlacedPeer, peerName, peerReports } from './peer-report.ts';
 import type { PeerSlots } from './peer-slots.ts';
 
@@ -27,6 +37,9 @@ export interface InsightDeps {
   readonly ports: () => readonly NamedPort[];
   /** Id of the host's own port. */
   readonly hostPortId: () => number | undefined;
+  readonly members: () => readonly MemberView[];
+  /** What gossip shows. */
+  readonly entries: () => readonly VisibleEntry[];
   /** What the nodes announce. */
   readonly view: () => {
     readonly endpoints: readonly PlacedEndpoint[];
@@ -66,6 +79,27 @@ export class Insight {
       FLOW_CAPACITY,
     );
     return flowPage(this.#flows, this.#flowNames(), request, this.#deps.clock.epochMs());
+  }
+
+  /** The members that gossip knows, this node first. */
+  members(): MemberReport[] {
+    return memberReports(this.#deps.members(), announcingNodes(this.#deps.entries()));
+  }
+
+  /**
+   * The endpoints that gossip shows.
+   *
+   * @throws {LocalApiError} if the request names something that is not here, with what is
+   */
+  endpoints(request: EndpointRequest): EndpointReport[] {
+    const { networks = [], services = [], tasks = [] } = this.#deps.assignments() ?? {};
+    const names = { networks, services, tasks: tasks.map(namedTask) };
+    return endpointReports(this.#deps.entries(), names, request);
+  }
+
+  /** The same in a few numbers, by which nodes are compared. */
+  digests(): DigestReport[] {
+    return digestReports(this.#deps.entries(), this.#deps.assignments()?.networks ?? []);
   }
 
   #peers(): PlacedPeer[] {

@@ -1,5 +1,7 @@
 import { Hono } from 'hono';
 import { z } from 'zod';
+import { httpStatusOf, ManagerError } from '../manager/errors.ts';
+import { GOSSIP_PROFILES, type GossipProfile } from '../manager/gossip-protocol.ts';
 import type { Insight } from './insight.ts';
 import { insightApi } from './insight-api.ts';
 import { LocalApiError } from './local-api-error.ts';
@@ -11,6 +13,21 @@ export interface InitRequest {
   readonly DataPathPort?: number | undefined;
   readonly DefaultAddrPool?: readonly string[] | null | undefined;
   readonly SubnetSize?: number | undefined;
+  /** weft's own. */
+  readonly Gossip?: InitGossip | undefined;
+}
+
+/** How a new cluster is to gossip; what is left out has a default. */
+export interface InitGossip {
+  readonly Encryption?: boolean | undefined;
+  readonly Profile?: GossipProfile | undefined;
+  readonly Compression?: boolean | undefined;
+  /** 1 to 255 bytes of UTF-8. */
+  readonly Label?: string | undefined;
+  /** The first key: 16, 24 or 32 bytes in base64. */
+  readonly Key?: string | undefined;
+  /** Nanoseconds; 0 is never. */
+  readonly KeyRotation?: number | undefined;
 }
 
 /** Body of `POST /swarm/join`. */
@@ -47,6 +64,16 @@ const initSchema: z.ZodType<InitRequest> = z.object({
   DataPathPort: z.number().int().min(0).max(65_535).optional(),
   DefaultAddrPool: z.array(z.string()).nullish(),
   SubnetSize: z.number().int().min(0).max(30).optional(),
+  Gossip: z
+    .object({
+      Encryption: z.boolean().optional(),
+      Profile: z.enum(GOSSIP_PROFILES).optional(),
+      Compression: z.boolean().optional(),
+      Label: z.string().optional(),
+      Key: z.string().optional(),
+      KeyRotation: z.number().int().min(0).optional(),
+    })
+    .optional(),
 });
 const joinSchema: z.ZodType<JoinClusterRequest> = z.object({
   ListenAddr: z.string().optional(),
@@ -68,6 +95,9 @@ const NOT_A_MANAGER =
 export function localApi(agent: LocalAgent): Hono {
   const app = new Hono();
   app.onError((error, context) => {
+    if (error instanceof ManagerError) {
+      return context.json({ message: error.message }, httpStatusOf(error.detail));
+    }
     const status = error instanceof LocalApiError ? error.status : 500;
     return context.json({ message: error.message }, status);
   });

@@ -47,12 +47,13 @@ export class ManagerHost {
    */
   static async create(
     options: ManagerHostOptions,
-    cluster: Omit<InitClusterOptions, 'clock' | 'random'>,
+    cluster: Omit<InitClusterOptions, 'clock' | 'random' | 'sha256'>,
   ): Promise<ManagerHost> {
     await ManagerHost.erase(options.stateDirectory);
     const store = openStore(options);
     try {
-      await initCluster(store, { clock: SYSTEM_CLOCK, random: SYSTEM_RANDOM, ...cluster });
+      const machine = { clock: SYSTEM_CLOCK, random: SYSTEM_RANDOM, sha256 };
+      await initCluster(store, { ...machine, ...cluster });
       return await ManagerHost.#serve(options, store);
     } catch (error) {
       await store.close();

@@ -46,4 +46,11 @@ export function addManagerMetrics(metrics: Metrics, manager: () => ManagerHost |
     ['network'],
     perPool('used'),
   );
+  add(
+    'weft_gossip_key_age_seconds',
+    'Age of the key that gossip is sealed by; absent if it is not encrypted.',
+    [],
+    ({ gossipKeyAgeMs }) =>
+      gossipKeyAgeMs === undefined ? [] : [{ labels: {}, value: gossipKeyAgeMs / 1000 }],
+  );
 }

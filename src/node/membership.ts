@@ -8,15 +8,19 @@ import { ManagerClient, splitHostPort } from '../io/manager-client.ts';
 import { NODE_NOISE_CRYPTO } from '../io/noise-crypto.ts';
 import { packageVersion } from '../io/package-version.ts';
 import { SYSTEM_CLOCK, SYSTEM_RANDOM } from '../io/system.ts';
+import type { InitGossipOptions } from '../manager/init-cluster.ts';
 import type { JoinRequest, JoinResponse, NodeDescription } from '../manager/session-protocol.ts';
 import { EncryptionKeyFile } from './encryption-key.ts';
+import { GossipKeyFile } from './gossip-key-file.ts';
 import { HOST_DEVICE } from './host-port.ts';
 import { type Identity, IdentityFile } from './identity.ts';
-import type { InitRequest, JoinClusterRequest } from './local-api.ts';
+import type { InitGossip, InitRequest, JoinClusterRequest } from './local-api.ts';
 import { LocalApiError } from './local-api-error.ts';
 import type { ManagerHost, ManagerHostOptions } from './manager-host.ts';
 import { Node } from './node.ts';
 import { MANAGER_PORT } from './session.ts';
+
+const NANOSECONDS_PER_MS = 1e6;
 
 /** Set-up of this host that does not depend on a cluster. */
 export interface HostOptions {
@@ -46,6 +50,7 @@ export class Membership {
   readonly #log: Log;
   readonly #file: IdentityFile;
   readonly #keyFile: EncryptionKeyFile;
+  readonly #gossipKeyFile: GossipKeyFile;
   readonly #ip = new IpCommand();
   readonly #onFailure: (error: Error) => void;
   #identity: Identity | undefined;
@@ -61,6 +66,7 @@ export class Membership {
     this.#onFailure = onFailure;
     this.#file = new IdentityFile(`${options.stateDirectory}/node.json`);
     this.#keyFile = new EncryptionKeyFile(`${options.stateDirectory}/encryption.key`);
+    this.#gossipKeyFile = new GossipKeyFile(`${options.stateDirectory}/gossip-keys.json`);
   }
 
   /** Who this host is; undefined while it is in no cluster. */
@@ -127,6 +133,7 @@ export class Membership {
         ...(request.SubnetSize ? { subnetPrefix: request.SubnetSize } : {}),
         dataPathPort: request.DataPathPort || this.#options.dataPathPort,
         hostRoutes: await hostRoutes(this.#ip, HOST_DEVICE),
+        gossip: gossipOptions(request.Gossip ?? {}),
       });
       try {
         const { port: managerPort } = this.#manager;
@@ -137,7 +144,7 @@ export class Membership {
           availability: 'active',
         });
         const managers = [formatHostPort(underlay.address, managerPort)];
-        const identity = this.#newIdentity(joined, underlay, managers);
+        const identity = await this.#newIdentity(joined, underlay, managers);
         await this.#enter({ ...identity, listenAddress }, underlay);
         return joined.nodeId;
       } catch (error) {
@@ -162,7 +169,7 @@ export class Membership {
         token: request.JoinToken,
         availability: request.Availability ?? 'active',
       });
-      const identity = this.#newIdentity(joined, underlay, request.RemoteAddrs);
+      const identity = await this.#newIdentity(joined, underlay, request.RemoteAddrs);
       try {
         await this.#enter(identity, underlay);
       } catch (error) {
@@ -211,13 +218,13 @@ export class Membership {
     return done;
   }
 
-  /** A change that takes this host into a cluster. Where it fails, the key that was made for it goes. */
+  /** A change that takes this host into a cluster. Where it fails, the keys that it brought go. */
   #entering<Result>(change: () => Promise<Result>): Promise<Result> {
     return this.#exclusively(async () => {
       try {
         return await change();
       } finally {
-        if (this.#identity === undefined) await this.#keyFile.remove();
+        if (this.#identity === undefined) await this.#removeKeys();
       }
     });
   }
@@ -267,7 +274,14 @@ export class Membership {
     };
   }
 
-  #newIdentity(joined: JoinResponse, underlay: Underlay, managers: readonly string[]): Identity {
+  /** Who this node is from now on. Keys are kept apart from that. */
+  async #newIdentity(
+    { gossipKeys, ...joined }: JoinResponse,
+    underlay: Underlay,
+    managers: readonly string[],
+  ): Promise<Identity> {
+    if (gossipKeys === undefined) await this.#gossipKeyFile.remove();
+    else await this.#gossipKeyFile.write(gossipKeys);
     return {
       ...joined,
       advertiseAddress: underlay.address,
@@ -311,6 +325,7 @@ export class Membership {
         identity,
         description: await this.#description(),
         encryptionKey: await this.#keyFile.load(),
+        gossipKeyFile: this.#gossipKeyFile,
         stateDir: stateDirectory,
         runDir: runDirectory,
         underlayMtuBytes: underlay.mtuBytes,
@@ -344,9 +359,27 @@ export class Membership {
     const { ManagerHost } = await loadManager();
     await ManagerHost.erase(this.#options.stateDirectory);
     await this.#file.remove();
-    await this.#keyFile.remove();
+    await this.#removeKeys();
     this.#identity = undefined;
   }
+
+  async #removeKeys(): Promise<void> {
+    await this.#keyFile.remove();
+    await this.#gossipKeyFile.remove();
+  }
+}
+
+function gossipOptions(wish: InitGossip): InitGossipOptions {
+  return {
+    ...(wish.Encryption === undefined ? {} : { encryption: wish.Encryption }),
+    ...(wish.Profile === undefined ? {} : { profile: wish.Profile }),
+    ...(wish.Compression === undefined ? {} : { compression: wish.Compression }),
+    ...(wish.Label === undefined ? {} : { label: wish.Label }),
+    ...(wish.Key === undefined ? {} : { key: wish.Key }),
+    ...(wish.KeyRotation === undefined
+      ? {}
+      : { keyRotationMs: Math.ceil(wish.KeyRotation / NANOSECONDS_PER_MS) }),
+  };
 }
 
 /** Where a manager listens. All addresses means those of the family that it advertises, at least. */

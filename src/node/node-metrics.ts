@@ -13,6 +13,7 @@ export function addNodeMetrics(metrics: Metrics, node: () => Node | undefined): 
   addTableMetrics(metrics, node);
   addPeerMetrics(metrics, node);
   addGossipMetrics(metrics, node);
+  addGossipKeyMetrics(metrics, node);
   addEncryptionMetrics(metrics, node);
   addPathMetrics(metrics, node);
   metrics.add({
@@ -191,6 +192,19 @@ function addGossipMetrics(metrics: Metrics, node: () => Node | undefined): void 
     read: () => {
       const current = node();
       return current === undefined ? [] : [{ labels: {}, value: current.peers.healthScore }];
+    },
+  });
+}
+
+function addGossipKeyMetrics(metrics: Metrics, node: () => Node | undefined): void {
+  metrics.add({
+    name: 'weft_gossip_keys',
+    kind: 'gauge',
+    help: 'Keys that this node opens gossip by; 0 if gossip is not encrypted.',
+    labels: [],
+    read: () => {
+      const current = node();
+      return current === undefined ? [] : [{ labels: {}, value: current.gossipKeys.count }];
     },
   });
 }

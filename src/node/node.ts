@@ -8,6 +8,11 @@ import { FdKeeper } from '../io/linux/fd-keeper.ts';
 import { openSharedPort } from '../io/linux/shared-port.ts';
 import { TapOpener } from '../io/linux/tap-opener.ts';
 import { systemSchedule } from '../io/system.ts';
+import {
+  GOSSIP_SETTINGS_BEFORE,
+  type GossipKeysAssignment,
+  type GossipSettings,
+} from '../manager/gossip-protocol.ts';
 import type {
   AssignmentSet,
   NetworkAssignment,
@@ -22,6 +27,8 @@ import { innerMtuBytes } from '../vxlan/overhead.ts';
 import { Attachments } from './attachments.ts';
 import type { TableSources } from './desired-tables.ts';
 import { Encryption, encryptedPeers } from './encryption.ts';
+import type { GossipKeyFile } from './gossip-key-file.ts';
+import { GossipKeys } from './gossip-keys.ts';
 import { HostPort, type HostPortOptions, type PortConflict } from './host-port.ts';
 import type { Identity } from './identity.ts';
 import { Insight } from './insight.ts';
@@ -53,6 +60,8 @@ export interface NodeOptions {
   readonly description: NodeDescription;
   /** The private key of its encrypted channels. */
   readonly encryptionKey: Uint8Array;
+  /** Where the keys of gossip are kept: those of the answer to the join are in it already. */
+  readonly gossipKeyFile: GossipKeyFile;
   /** What must survive a restart of the machine. */
   readonly stateDir: string;
   /** What must survive the process, but not the machine: on a tmpfs. */
@@ -82,6 +91,9 @@ export class Node {
   readonly #deps: NodeDeps;
   readonly #options: NodeOptions;
   readonly #peers: Peers;
+  readonly #settings: GossipSettings;
+  /** The keys that this node gossips by. */
+  readonly gossipKeys: GossipKeys;
   readonly #keeper: FdKeeper;
   readonly #opener: TapOpener;
   readonly #runtime: ProcessRuntime;
@@ -94,6 +106,8 @@ export class Node {
   readonly insight: Insight;
   #hostPort: HostPort | undefined;
   #assignments: AssignmentSet | undefined;
+  /** Whether it has been said that gossip's settings are not the manager's. */
+  #hasWarned = false;
   #manager: string | undefined;
   #nextPortId = 1;
   /** Assignments are worked off one after the other. */
@@ -109,9 +123,11 @@ export class Node {
     options: NodeOptions,
     dataPlane: DataPlane,
     keeper: FdKeeper,
+    settings: GossipSettings,
   ) {
     const { clock, random, log } = deps;
     const { identity } = options;
+    this.#settings = settings;
     this.#deps = deps;
     this.#options = options;
     this.dataPlane = dataPlane;
@@ -139,10 +155,18 @@ export class Node {
         onChanged: () => this.#syncTables(),
         onFailed: deps.onPeerFailed,
       },
-      identity,
-      options.description,
-      `${options.runDir}/endpoints.json`,
+      {
+        identity,
+        settings,
+        description: options.description,
+        memoryFile: `${options.runDir}/endpoints.json`,
+      },
     );
+    this.gossipKeys = new GossipKeys({
+      file: options.gossipKeyFile,
+      log,
+      apply: (keys, modes) => this.#peers.setKeys(keys, modes),
+    });
     this.#attachments = new Attachments({
       dataPlane,
       opener: this.#opener,
@@ -166,22 +190,7 @@ export class Node {
       network: this.#attachments,
       report: (status) => this.#taskChanged(status),
     });
-    this.#session = new Session(
-      {
-        credentials: identity,
-        description: options.description,
-        log,
-        events: {
-          assigned: (assignments) => this.#assigned(assignments),
-          connected: (manager) => this.#connected(manager),
-          removed: deps.onRemoved,
-        },
-        allStatuses: () => this.#executor.statuses(),
-        portConflicts: () => this.portConflicts,
-        taskLog: (taskId, logOptions) => this.taskLogs(taskId, logOptions),
-      },
-      identity.managers,
-    );
+    this.#session = this.#makeSession();
     this.insight = new Insight({
       clock,
       dataPlane,
@@ -190,6 +199,8 @@ export class Node {
       assignments: () => this.#assignments,
       ports: () => this.#attachments.ports(),
       hostPortId: () => this.#hostPort?.portId,
+      members: () => this.#peers.members(),
+      entries: () => this.#peers.entries(),
       view: () => this.#peers.view(),
     });
     this.#portRetry = setInterval(() => this.#retryPorts(), PORT_RETRY_MS);
@@ -222,7 +233,10 @@ export class Node {
       onFailure: deps.onFailure,
     };
     const dataPlane = await DataPlane.start(deps.random, dataPlaneOptions, threads);
-    node = new Node(deps, options, dataPlane, keeper);
+    const known = await readAssignments(options.stateDir).catch(() => undefined);
+    // What a manager has said since is newer than what was said at the join.
+    const settings = known?.gossip ?? identity.gossip ?? GOSSIP_SETTINGS_BEFORE;
+    node = new Node(deps, options, dataPlane, keeper, settings);
     try {
       await node.#start();
       return node;
@@ -304,6 +318,28 @@ export class Node {
     return flowFileIn(this.#options.runDir);
   }
 
+  #makeSession(): Session {
+    const { identity, description } = this.#options;
+    const { log, onRemoved } = this.#deps;
+    return new Session(
+      {
+        credentials: identity,
+        description,
+        log,
+        events: {
+          assigned: (assignments) => this.#assigned(assignments),
+          connected: (manager) => this.#connected(manager),
+          removed: onRemoved,
+        },
+        allStatuses: () => this.#executor.statuses(),
+        portConflicts: () => this.portConflicts,
+        gossipKeys: () => this.gossipKeys.report,
+        taskLog: (taskId, logOptions) => this.taskLogs(taskId, logOptions),
+      },
+      identity.managers,
+    );
+  }
+
   #makeEncryption(): Encryption {
     const { clock, random, log } = this.#deps;
     const { identity, encryptionKey: privateKey } = this.#options;
@@ -321,7 +357,7 @@ export class Node {
   }
 
   get #assignmentsFile(): string {
-    return `${this.#options.stateDir}/assignments.json`;
+    return assignmentsFileIn(this.#options.stateDir);
   }
 
   /**
@@ -331,7 +367,8 @@ export class Node {
    */
   async #start(): Promise<void> {
     await this.#peers.recall();
-    const known = (await readJsonFile(this.#assignmentsFile)) as AssignmentSet | undefined;
+    await this.gossipKeys.recall();
+    const known = await readAssignments(this.#options.stateDir);
     if (known !== undefined) await this.#know(known);
     await Promise.all([this.#executor.restore(), known && this.#openHostPort(known)]);
     this.#isRestored = true;
@@ -339,9 +376,18 @@ export class Node {
     await this.dataPlane.serve();
     this.#keeper.dropOffered();
     if (known !== undefined) await this.#publish(known);
-    await this.#peers.start();
+    await this.#startPeers();
     this.#peers.join(known?.gossipSeeds ?? []);
     this.#session.start();
+  }
+
+  /** In a cluster that encrypts, a node without keys waits for those that the manager tells it. */
+  async #startPeers(): Promise<void> {
+    if (this.#settings.encryption && this.gossipKeys.count === 0) {
+      this.#deps.log.warn({}, 'no gossip keys are known: gossip waits for a manager');
+    } else {
+      await this.#peers.start();
+    }
   }
 
   #isRunning(taskId: string): boolean {
@@ -376,16 +422,38 @@ export class Node {
     if (manager !== undefined) this.#deps.log.info({ manager }, 'connected to a manager');
   }
 
-  #assigned(assignments: AssignmentSet): void {
+  /** @param told - Its keys are secrets, and go no further. */
+  #assigned({ gossipKeys, ...assignments }: AssignmentSet): void {
     this.#work = this.#work
       .then(async () => {
         if (this.#closed) return;
+        await this.#takeGossipKeys(gossipKeys);
+        this.#compareSettings(assignments);
         await this.#prepare(assignments);
         this.#peers.join(assignments.gossipSeeds);
         await writeJsonFile(this.#assignmentsFile, assignments);
         this.#executor.assign(assignments.tasks);
       })
       .catch((error: unknown) => this.#failed(error, 'assignments'));
+  }
+
+  async #takeGossipKeys(told: GossipKeysAssignment | undefined): Promise<void> {
+    if (told === undefined) return;
+    try {
+      if (await this.gossipKeys.take(told)) this.#session.gossipKeysChanged();
+      if (this.gossipKeys.count > 0) await this.#peers.start();
+    } catch (error) {
+      this.#failed(error, 'gossip keys'); // tasks and networks do not depend on them
+    }
+  }
+
+  /** Says once if gossip was started by other settings than the manager's. */
+  #compareSettings({ gossip = this.#settings }: AssignmentSet): void {
+    const { encryption: _, ...used } = this.#settings;
+    const { encryption: __, ...told } = gossip;
+    if (this.#hasWarned || JSON.stringify(told) === JSON.stringify(used)) return;
+    this.#hasWarned = true;
+    this.#deps.log.warn({ told, used }, 'gossip settings differ: restart the agent to use them');
   }
 
   /** Makes networks, services and published ports as assigned, before tasks need them. */
@@ -477,6 +545,15 @@ function ipv6Ingress(
 ): Pick<HostPortOptions, 'ipv6'> {
   if (subnet6 === undefined || gateway6 === undefined || address === undefined) return {};
   return { ipv6: { address, subnet: subnet6, gateway: gateway6 } };
+}
+
+/** Where what the manager said last is kept. */
+function assignmentsFileIn(stateDir: string): string {
+  return `${stateDir}/assignments.json`;
+}
+
+async function readAssignments(stateDir: string): Promise<AssignmentSet | undefined> {
+  return (await readJsonFile(assignmentsFileIn(stateDir))) as AssignmentSet | undefined;
 }
 
 /** Where the flow table of a node lives. */

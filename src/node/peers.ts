@@ -3,13 +3,16 @@ import type { Json } from '../core/store.ts';
 import type { GossipEvent } from '../gossip/effects.ts';
 import { Gossip } from '../gossip/gossip.ts';
 import type { MemberState, MemberView } from '../gossip/member.ts';
+import { PROFILE_TUNINGS } from '../gossip/profiles.ts';
+import { NodeGossipCipher } from '../io/gossip-cipher.ts';
 import { GossipTransport } from '../io/gossip-transport.ts';
 import { removeFile } from '../io/json-file.ts';
 import { splitHostPort } from '../io/manager-client.ts';
+import type { GossipSettings } from '../manager/gossip-protocol.ts';
 import type { NodeDescription } from '../manager/session-protocol.ts';
 import type { PlacedEndpoint } from './desired-tables.ts';
 import { VTEP_KEY } from './endpoint-record.ts';
-import { type PlacedVtep, placedEndpoints, vtepRecords } from './gossip-view.ts';
+import { type PlacedVtep, placedEndpoints, type VisibleEntry, vtepRecords } from './gossip-view.ts';
 import type { Identity } from './identity.ts';
 import { RememberedEndpoints } from './remembered-endpoints.ts';
 
@@ -24,6 +27,16 @@ export interface PeersDeps {
   readonly onFailed: (nodeId: string) => void;
 }
 
+/** Who this node is among the others, and how it speaks to them. */
+export interface PeersOptions {
+  readonly identity: Identity;
+  readonly settings: GossipSettings;
+  /** This machine's, for the people of the other nodes. */
+  readonly description: Pick<NodeDescription, 'hostname' | 'agentVersion'>;
+  /** Where the last view is kept for the next agent: on a tmpfs. */
+  readonly memoryFile: string;
+}
+
 /** The other nodes, what they announce, and what this node announces to them. */
 export class Peers {
   readonly #deps: PeersDeps;
@@ -32,30 +45,28 @@ export class Peers {
   readonly #gossip: Gossip;
   readonly #transport: GossipTransport;
   readonly #remembered: RememberedEndpoints;
+  /** Seeds to join by once it starts; undefined from then on. */
+  #early: string[] | undefined = [];
   #closed = false;
 
-  /**
-   * @param description - This machine's, for the people of the other nodes.
-   * @param memoryFile - Where the last view is kept for the next agent: on a tmpfs.
-   */
-  constructor(
-    deps: PeersDeps,
-    identity: Identity,
-    description: Pick<NodeDescription, 'hostname' | 'agentVersion'>,
-    memoryFile: string,
-  ) {
-    const { hostname, agentVersion } = description;
+  constructor(deps: PeersDeps, options: PeersOptions) {
     const { clock, random, log } = deps;
+    const { identity, settings, description, memoryFile } = options;
+    const { hostname, agentVersion } = description;
+    const { label, compression, profile } = settings;
     this.#deps = deps;
     this.#identity = identity;
     this.#memoryFile = memoryFile;
     this.#gossip = new Gossip(
-      { random },
+      { random, cipher: new NodeGossipCipher() },
       {
         name: identity.nodeId,
         address: identity.advertiseAddress,
         port: identity.gossipPort,
         generation: identity.generation,
+        tuning: PROFILE_TUNINGS[profile],
+        compression,
+        ...(label === undefined ? {} : { label }),
         tags: new Map([
           ['hostname', hostname],
           ['version', agentVersion],
@@ -78,17 +89,42 @@ export class Peers {
     await this.#remembered.load();
   }
 
-  /** @throws {Error} if the gossip port is taken */
+  /**
+   * What it seals and opens by, the first one being what it seals by.
+   *
+   * @param options - `seal`: nothing is sent in plaintext; `strict`: nothing is taken in plaintext.
+   */
+  setKeys(
+    keys: readonly Uint8Array[],
+    options: { readonly seal: boolean; readonly strict: boolean },
+  ): void {
+    this.#gossip.setKeys(keys, options);
+  }
+
+  /** Begins to speak; nothing happens if it has. @throws {Error} if the gossip port is taken */
   async start(): Promise<void> {
+    if (this.isStarted || this.#closed) return;
     await this.#transport.start();
+    const seeds = this.#early ?? [];
+    this.#early = undefined;
+    this.join(seeds);
+  }
+
+  /** Whether it speaks: not before {@link start}. */
+  get isStarted(): boolean {
+    return this.#early === undefined;
   }
 
   /**
-   * Looks for the other nodes.
+   * Looks for the other nodes, as soon as it speaks.
    *
    * @param seeds - `host:port` of members; this node's own address among them does no harm.
    */
   join(seeds: readonly string[]): void {
+    if (this.#early !== undefined) {
+      this.#early = [...seeds]; // the newest are the ones to try
+      return;
+    }
     const { advertiseAddress, gossipPort } = this.#identity;
     const addresses = seeds.map((seed) => splitHostPort(seed, gossipPort));
     const others = addresses.filter(
@@ -117,6 +153,11 @@ export class Peers {
     };
   }
 
+  /** What gossip shows of all live nodes, this one included. */
+  entries(): readonly VisibleEntry[] {
+    return [...this.#gossip.table.visible()];
+  }
+
   /** All known members, this node first. */
   members(): readonly MemberView[] {
     return this.#gossip.members();
@@ -134,7 +175,7 @@ export class Peers {
 
   /** Tells the others that this node is gone for good, and forgets them. */
   async leave(): Promise<void> {
-    await this.#transport.leave();
+    if (this.isStarted) await this.#transport.leave();
     await this.close();
     await removeFile(this.#memoryFile);
   }

@@ -1,6 +1,7 @@
 import type { Log } from '../core/capabilities.ts';
 import { HttpError } from '../io/http-client.ts';
 import { ManagerClient, type NodeCredentials, splitHostPort } from '../io/manager-client.ts';
+import type { GossipKeysReport } from '../manager/gossip-protocol.ts';
 import type {
   AssignmentSet,
   NodeDescription,
@@ -43,6 +44,7 @@ export interface SessionDeps {
   /** Statuses of all tasks of this node, for the first report of a session. */
   readonly allStatuses: () => readonly TaskStatusReport[];
   readonly portConflicts: () => StatusReport['portConflicts'];
+  readonly gossipKeys: () => GossipKeysReport;
   readonly taskLog: ReadTaskLog;
 }
 
@@ -61,6 +63,8 @@ export class Session {
   /** Latest status of each task that changed since the last report. BOUNDED by the node's tasks. */
   readonly #changed = new Map<string, TaskStatusReport>();
   #full = true;
+  /** Whether something else than tasks must be told soon. */
+  #hasNews = false;
   #loop: Promise<void> = Promise.resolve();
 
   /** @param managers - `host:port` of those known now; a session brings the current list. */
@@ -84,6 +88,12 @@ export class Session {
   /** Reports a task's new status as soon as a manager listens. */
   taskChanged(status: TaskStatusReport): void {
     this.#changed.set(status.taskId, status);
+    this.#reportIn(REPORT_DELAY_MS);
+  }
+
+  /** Reports which keys gossip uses as soon as a manager listens. */
+  gossipKeysChanged(): void {
+    this.#hasNews = true;
     this.#reportIn(REPORT_DELAY_MS);
   }
 
@@ -197,10 +207,12 @@ export class Session {
     const tasks = full ? this.#deps.allStatuses() : [...this.#changed.values()];
     this.#changed.clear();
     this.#full = false;
+    this.#hasNews = false;
     try {
       const response = await client.report(this.#deps.credentials, {
         tasks,
         portConflicts: this.#deps.portConflicts(),
+        gossipKeys: this.#deps.gossipKeys(),
         ...(full ? { description: this.#deps.description } : {}),
       });
       this.#heartbeatMs = response.heartbeatMs;
@@ -209,7 +221,7 @@ export class Session {
       this.#full = true; // what this report held must not be lost
       this.#deps.log.warn({ error: String(error) }, 'status report failed');
     }
-    if (this.#changed.size > 0) this.#reportIn(REPORT_DELAY_MS);
+    if (this.#changed.size > 0 || this.#hasNews) this.#reportIn(REPORT_DELAY_MS);
     else this.#reportIn(this.#heartbeatMs);
   }
 }

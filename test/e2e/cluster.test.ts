@@ -37,6 +37,8 @@ const METRIC_FAMILIES = [
   'weft_members',
   'weft_gossip_faults_total',
   'weft_gossip_health_score',
+  'weft_gossip_keys',
+  'weft_gossip_key_age_seconds',
   'weft_peer_rtt_seconds',
   'weft_peer_probe_loss_ratio',
   'weft_peer_path_mtu_bytes',

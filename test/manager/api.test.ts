@@ -827,7 +827,10 @@ test('lists can be filtered, in both ways that clients write filters', async (t)
   await lab.post('/networks/create', { Name: 'app', Labels: { team: 'blue' } });
   await lab.post(
     '/services/create',
-    serviceSpec('web', 1, { Labels: { 'weft.runtime': 'process', tier: 'front' } }),
+    serviceSpec('web', 1, {
+      Labels: { 'weft.runtime': 'process', tier: 'front' },
+      task: { Placement: { Constraints: ['node.labels.disk==ssd'] } }, // beta, not alpha
+    }),
   );
   await lab.post('/services/create', { ...serviceSpec('probe', 1), Mode: { Global: {} } });
   await lab.time.advance(1_000);

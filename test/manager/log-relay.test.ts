@@ -102,6 +102,8 @@ test('a session queues messages about logs up to a limit', async (t) => {
       nodes: new Map(),
       managers: [],
       gossipSeeds: [],
+      gossip: undefined,
+      gossipKeys: undefined,
     }),
     onEnd: () => {
       ends += 1;

@@ -137,7 +137,7 @@ test('WriteBatcher shares writes, and a failed one fails those who are in it', a
 
 test('initCluster() refuses a second cluster and pools that cannot be used', async (t) => {
   const store = new MemoryStore();
-  const options = { clock: new FakeTime(), random: seededRandom(1) };
+  const options = { clock: new FakeTime(), random: seededRandom(1), sha256 };
   for (const [fields, message] of [
     [{ addressPools: ['10.0.0.0'] }, /10\.0\.0\.0/],
     [{ addressPools: ['10.0.0.0/8'], subnetPrefix: 31 }, /cannot be cut into \/31/],

@@ -41,6 +41,8 @@ function node(id: string, publicKey = 'old'): NodeAssignment {
   return { id, publicKey, address: '192.0.2.9', dataPathPort: 4789 };
 }
 
+const GOSSIP = { encryption: true, profile: 'wan', compression: true } as const;
+
 const KNOWN: AssignmentSet = {
   clusterId: 'cluster',
   nodeId: 'node',
@@ -51,6 +53,7 @@ const KNOWN: AssignmentSet = {
   nodes: [node('w1'), node('w2')],
   managers: ['192.0.2.1:2377'],
   gossipSeeds: ['192.0.2.1:7946'],
+  gossipKeys: { mode: 'strict', keys: [{ id: '0123456789', key: 'AAAA' }] },
 };
 const NO_CHANGE: AssignmentChange = {
   networks: [],
@@ -93,6 +96,11 @@ const CASES: readonly [string, Partial<AssignmentChange>, Partial<AssignmentSet>
     'with other managers, which replace the known ones',
     { managers: ['192.0.2.9:2377'], gossipSeeds: [] },
     { managers: ['192.0.2.9:2377'], gossipSeeds: [] },
+  ],
+  [
+    'with other gossip keys and settings, which replace the known ones',
+    { gossipKeys: { mode: 'seal', keys: [] }, gossip: GOSSIP },
+    { gossipKeys: { mode: 'seal', keys: [] }, gossip: GOSSIP },
   ],
 ];
 

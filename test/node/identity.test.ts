@@ -27,6 +27,9 @@ test('an identity survives, and only its owner may read it', async (t) => {
   const manager: Identity = { ...WORKER, role: 'manager', listenAddress: '192.0.2.2:2377' };
   await file.write(manager);
   t.strictSame(await file.read(), manager, 'the newer one');
+  const gossip = { encryption: true, profile: 'wan', compression: false, label: 'x' } as const;
+  await file.write({ ...WORKER, gossip });
+  t.strictSame(await file.read(), { ...WORKER, gossip }, 'with the settings of gossip');
   t.same(await readdir(join(directory, 'state')), ['identity.json'], 'and no leftovers');
   await file.remove();
   t.equal(await file.read(), undefined);
@@ -45,6 +48,7 @@ test('a damaged identity is refused with what is wrong and what to do', async (t
     [{ ...WORKER, gossipPort: '7946' }, 'gossipPort'],
     [{ ...WORKER, generation: 1.5 }, 'generation'],
     [{ ...WORKER, managers: ['192.0.2.1:2377', 5] }, 'managers.1'],
+    [{ ...WORKER, gossip: { encryption: true, profile: 'x' } }, 'gossip.profile'],
   ] as const) {
     await writeFile(path, JSON.stringify(value));
     const refusal = await file.read().catch((error: unknown) => error);

@@ -1,5 +1,6 @@
 import { test } from 'tap';
 import type { CaptureRequest } from '../../src/node/capture-target.ts';
+import type { EndpointRequest } from '../../src/node/endpoint-report.ts';
 import type { FlowRequest } from '../../src/node/flow-report.ts';
 import type { Insight } from '../../src/node/insight.ts';
 import { insightApi } from '../../src/node/insight-api.ts';
@@ -23,6 +24,9 @@ function makeApi() {
       if (request.network === 'x') throw new LocalApiError(404, 'Cannot find "x"');
       return { flows: [], next: 9 };
     },
+    endpoints: (request: EndpointRequest) => [{ asked: request }],
+    digests: () => [{ endpoints: 1, digest: '00' }],
+    members: () => [{ name: 'host1' }],
   } as unknown as Insight;
   return { api: insightApi(() => insight), captures, flows, insight };
 }
@@ -59,6 +63,17 @@ test('flows are asked for in pages', async (t) => {
   ]);
 });
 
+test('what gossip knows is shown', async (t) => {
+  const { api } = makeApi();
+  const json = async (path: string) => await (await api.request(path)).json();
+  t.same(await json('/endpoints?network=web&service=s&node=n'), {
+    endpoints: [{ asked: { network: 'web', service: 's', node: 'n' } }],
+  });
+  t.same(await json('/endpoints'), { endpoints: [{ asked: {} }] });
+  t.same(await json('/endpoints/digest'), { digests: [{ endpoints: 1, digest: '00' }] });
+  t.same(await json('/gossip/members'), { members: [{ name: 'host1' }] });
+});
+
 /** The whole local API, with what it is not asked left out. */
 function localApiOf(insight: Insight | undefined) {
   return localApi({ insight: () => insight } as unknown as Parameters<typeof localApi>[0]);
@@ -87,6 +102,7 @@ for (const [path, status, message] of [
   ['/flows?cursor=-1', 400, /^Invalid cursor: /],
   ['/flows?network=', 400, /^Invalid network: /],
   ['/flows?network=x', 404, 'Cannot find "x"'],
+  ['/endpoints?node=', 400, 'Invalid node: expected a name or an id, received ""'],
   ['/capture/none/end', 404, 'Cannot end the capture none: it does not run'],
 ] as const) {
   test(`${path} is refused`, async (t) => {
@@ -98,7 +114,13 @@ for (const [path, status, message] of [
 }
 
 test('a host in no cluster has nothing to show', async (t) => {
-  for (const path of ['/weft/flows', '/weft/capture?id=a&network=web']) {
+  for (const path of [
+    '/weft/flows',
+    '/weft/capture?id=a&network=web',
+    '/weft/endpoints',
+    '/weft/endpoints/digest',
+    '/weft/gossip/members',
+  ]) {
     const response = await localApiOf(undefined).request(path);
     t.equal(response.status, 503);
     t.match(await response.json(), { message: /^This node is in no cluster: / });

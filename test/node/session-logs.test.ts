@@ -119,6 +119,7 @@ class Cluster {
         events: { assigned: assigned.resolve, connected: () => {}, removed: removed.resolve },
         allStatuses: () => [],
         portConflicts: () => [],
+        gossipKeys: () => ({ mode: 'accept', ids: [] }),
         taskLog: (taskId, options) => logs.get(taskId)?.(options),
       },
       [`127.0.0.1:${this.#server.port}`],

@@ -125,14 +125,19 @@ export interface Cluster {
  * Starts an agent on each of `count` new hosts of `lab` and makes them one cluster.
  *
  * @param count - Up to 100.
+ * @param init - Further words of `weft init`.
  */
-export async function startCluster(lab: Lab, count: number): Promise<Cluster> {
+export async function startCluster(
+  lab: Lab,
+  count: number,
+  init: readonly string[] = [],
+): Promise<Cluster> {
   const hosts = Array.from({ length: count }, (_, index) => lab.addHost(`host${index + 1}`));
   const agents = hosts.map((host) => new LabAgent(lab, host));
   await Promise.all(agents.map((agent) => agent.start()));
   const [manager, ...workers] = agents;
   if (manager === undefined) throw new RangeError('Cannot start a cluster of no hosts');
-  await manager.weft('init');
+  await manager.weft('init', ...init);
   const { stdout } = await manager.weft('join-token', '-q', 'worker');
   const address = formatHostPort(manager.host.address, 2377);
   for (const worker of workers) await worker.weft('join', '--token', stdout.trim(), address);

@@ -1,3 +1,4 @@
+import type { GossipKeysReport } from '../../src/manager/gossip-protocol.ts';
 import type {
   AssignmentSet,
   JoinResponse,
@@ -23,6 +24,10 @@ export class FakeAgent {
   behaviour: Behaviour = RUNS;
   /** Whether tasks that are to be shut down stop at once. */
   stopsTasks = true;
+  /** Whether it holds the keys of gossip that it is told, and says so. */
+  confirmsKeys = false;
+  /** What it has said of them. */
+  gossipKeys: GossipKeysReport | undefined;
   assignments: AssignmentSet | undefined;
   readonly messages: SessionMessage[] = [];
   /** What it has reported of each task. */
@@ -103,7 +108,9 @@ export class FakeAgent {
     tasks: readonly TaskStatusReport[],
     rest?: Partial<StatusReport>,
   ): Promise<Response> {
-    return await this.request('POST', '/weft/v1/status', { tasks, portConflicts: [], ...rest });
+    const keys = this.gossipKeys === undefined ? {} : { gossipKeys: this.gossipKeys };
+    const usual = { tasks, portConflicts: [], ...keys };
+    return await this.request('POST', '/weft/v1/status', { ...usual, ...rest });
   }
 
   /** Reports one task's state. */
@@ -147,11 +154,14 @@ export class FakeAgent {
       nodes: merge(this.assignments.nodes, change.nodes, change.removedNodes),
       managers: change.managers,
       gossipSeeds: change.gossipSeeds,
+      ...(change.gossip === undefined ? {} : { gossip: change.gossip }),
+      ...(change.gossipKeys === undefined ? {} : { gossipKeys: change.gossipKeys }),
     };
   }
 
   /** Brings its tasks to what is wanted of them. */
   async react(): Promise<void> {
+    await this.#confirmKeys();
     for (const task of this.assignments?.tasks ?? []) {
       const state = this.states.get(task.id);
       if (task.desiredState === 'running' && state === undefined) {
@@ -161,6 +171,15 @@ export class FakeAgent {
           await this.reportState(task.id, 'shutdown');
       }
     }
+  }
+
+  async #confirmKeys(): Promise<void> {
+    if (!this.confirmsKeys) return;
+    const { mode = 'accept', keys = [] } = this.assignments?.gossipKeys ?? {};
+    const report = { mode, ids: keys.map(({ id }) => id) };
+    if (JSON.stringify(report) === JSON.stringify(this.gossipKeys)) return;
+    this.gossipKeys = report;
+    await this.report([]);
   }
 
   #beat(): void {

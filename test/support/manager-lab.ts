@@ -103,7 +103,7 @@ export class ManagerLab {
   static async start(options: LabOptions = {}): Promise<ManagerLab> {
     const lab = new ManagerLab(options);
     const clock = lab.time;
-    await initCluster(lab.store, { clock, random: lab.random, ...options.cluster });
+    await initCluster(lab.store, { clock, random: lab.random, sha256, ...options.cluster });
     await lab.manager.start();
     return lab;
   }
