@@ -8,10 +8,9 @@ import { flowTableBytes } from '../routing-mesh/flow-table.ts';
 import { FlowTableReader } from '../routing-mesh/flow-table-reader.ts';
 import type { CaptureNames, NamedPort } from './capture-target.ts';
 import { Captures } from './captures.ts';
-import type { PlacedEndpoint } from './desired-tables.ts';
+import type { EndpointView } from './endpoint-view.ts';
 import { namedTask } from './find-named.ts';
 import { type FlowNames, type FlowPage, type FlowRequest, flowPage } from './flow-report.ts';
-import type { PlacedVtep } from './gossip-view.ts';
 import { type PeerReport, type PlacedPeer, peerName, peerReports } from './peer-report.ts';
 import type { PeerSlots } from './peer-slots.ts';
 
@@ -28,10 +27,7 @@ export interface InsightDeps {
   /** Id of the host's own port. */
   readonly hostPortId: () => number | undefined;
   /** What the nodes announce. */
-  readonly view: () => {
-    readonly endpoints: readonly PlacedEndpoint[];
-    readonly vteps: readonly PlacedVtep[];
-  };
+  readonly view: Pick<EndpointView, 'endpoints' | 'vteps'>;
 }
 
 /** What an operator can see of the packets of this node, under the names that people use. */
@@ -70,7 +66,7 @@ export class Insight {
 
   #peers(): PlacedPeer[] {
     const { slots, view } = this.#deps;
-    return view().vteps.map((vtep) => ({ ...vtep, slot: slots.slotOf(vtep.address) }));
+    return Array.from(view.vteps(), (vtep) => ({ ...vtep, slot: slots.slotOf(vtep.address) }));
   }
 
   #captureNames(): CaptureNames {
@@ -94,7 +90,7 @@ export class Insight {
       networks,
       services,
       tasks: tasks.map(namedTask),
-      endpoints: view().endpoints.map(({ record }) => record),
+      endpoints: Array.from(view.endpoints(), ({ record }) => record),
     };
   }
 }

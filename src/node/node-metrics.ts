@@ -13,6 +13,7 @@ export function addNodeMetrics(metrics: Metrics, node: () => Node | undefined): 
   addTableMetrics(metrics, node);
   addPeerMetrics(metrics, node);
   addGossipMetrics(metrics, node);
+  addApplyMetrics(metrics, node);
   addEncryptionMetrics(metrics, node);
   addPathMetrics(metrics, node);
   metrics.add({
@@ -133,10 +134,9 @@ function addTableMetrics(metrics: Metrics, node: () => Node | undefined): void {
     read: () => {
       const current = node();
       const names = new Map(current?.assignments?.services.map(({ id, name }) => [id, name]) ?? []);
-      const backends = current?.peers.view().endpoints ?? [];
-      return countBy(backends, ({ record: { serviceId, state } }) => ({
-        service: names.get(serviceId) ?? serviceId,
-        state,
+      return Array.from(current?.peers.view.counts() ?? [], ({ serviceId, state, count }) => ({
+        labels: { service: names.get(serviceId) ?? serviceId, state },
+        value: count,
       }));
     },
   });
@@ -192,6 +192,14 @@ function addGossipMetrics(metrics: Metrics, node: () => Node | undefined): void 
       const current = node();
       return current === undefined ? [] : [{ labels: {}, value: current.peers.healthScore }];
     },
+  });
+}
+
+function addApplyMetrics(metrics: Metrics, node: () => Node | undefined): void {
+  metrics.addHistogram({
+    name: 'weft_endpoint_apply_seconds',
+    help: 'From when gossip tells of a change of another node until the data plane has it.',
+    read: () => node()?.peers.applyTimes.seconds,
   });
 }
 

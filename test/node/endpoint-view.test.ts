@@ -9,7 +9,12 @@ import {
   readVtepRecord,
   VTEP_KEY,
 } from '../../src/node/endpoint-record.ts';
-import { placedEndpoints, type VisibleEntry, vtepRecords } from '../../src/node/gossip-view.ts';
+import {
+  EndpointView,
+  type PlacedEndpoint,
+  type PlacedVtep,
+  type VisibleEntry,
+} from '../../src/node/endpoint-view.ts';
 
 const TASK = {
   networkId: 'blue',
@@ -30,7 +35,33 @@ function task(node: string, changes: Readonly<Record<string, Json>> = {}): Visib
   return { node, key: KEY, value: { ...TASK, ...changes } };
 }
 
-test('vtepRecords() gives the other nodes in the order they are known', (t) => {
+/** A view that was told of `entries` one after the other. */
+function viewOf(
+  entries: readonly VisibleEntry[],
+  self: string,
+  suspects: ReadonlySet<string> = new Set(),
+): EndpointView {
+  const view = new EndpointView(self);
+  for (const node of suspects) view.suspect(node, true);
+  for (const { node, key, value } of entries) {
+    view.change({ node, added: [{ key, value }], changed: [], removed: [] });
+  }
+  return view;
+}
+
+function vtepRecords(entries: readonly VisibleEntry[], self: string): PlacedVtep[] {
+  return [...viewOf(entries, self).vteps()];
+}
+
+function placedEndpoints(
+  entries: readonly VisibleEntry[],
+  self: string,
+  suspects: ReadonlySet<string>,
+): PlacedEndpoint[] {
+  return [...viewOf(entries, self, suspects).endpoints()];
+}
+
+test('vteps() gives the other nodes in the order they are known', (t) => {
   const entries = [vtep('b', '192.0.2.2'), vtep('self', '192.0.2.1'), vtep('c', '192.0.2.3', 4790)];
   t.same(vtepRecords(entries, 'self'), [
     { node: 'b', address: parseIpv4('192.0.2.2'), port: 4789 },
@@ -99,7 +130,7 @@ for (const [name, entries, suspects, expected] of [
   ],
   ['what cannot be read is skipped', [vtep('b', '192.0.2.2'), task('b', { mac: 'x' })], NOBODY, []],
 ] as const) {
-  test(`placedEndpoints(): ${name}`, (t) => {
+  test(`endpoints(): ${name}`, (t) => {
     t.strictSame(placedEndpoints(entries, 'self', suspects), expected);
     t.end();
   });
