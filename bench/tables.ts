@@ -99,6 +99,7 @@ interface Figures {
 
 /** A packet thread, and the longest that it took for one request. */
 interface Plane {
+  readonly isServing: true;
   readonly apply: (commands: readonly DataPlaneCommand[]) => Promise<void>;
   readonly longestMs: () => number;
 }
@@ -125,7 +126,7 @@ async function onDataPlane(measured: (plane: Plane) => Promise<Figures>): Promis
     longestMs = Math.max(longestMs, performance.now() - startMs);
   };
   try {
-    return await measured({ apply, longestMs: () => longestMs });
+    return await measured({ isServing: true, apply, longestMs: () => longestMs });
   } finally {
     await dataPlane.close();
     rmSync(directory, { recursive: true });

@@ -5,14 +5,14 @@ import type { DataPlane } from '../dataplane/data-plane.ts';
 /** What one batch may cost a packet thread, which forwards nothing meanwhile, in endpoints. */
 const BATCH_COST_MAX = 1_000;
 /** What a service costs apart from its backends: its Maglev table. */
-const SERVICE_COST = 500;
+const SERVICE_COST = 200;
 
 /**
  * Keeps the data plane's tables as they are desired. Changes that come while others are applied are
  * gathered into one step, and a step of many changes is made in batches between which packets are served.
  */
 export class TableSync {
-  readonly #dataPlane: Pick<DataPlane, 'apply'>;
+  readonly #dataPlane: Pick<DataPlane, 'apply' | 'isServing'>;
   readonly #log: Log;
   readonly #changes: () => readonly DataPlaneCommand[];
   #running: Promise<void> | undefined;
@@ -20,7 +20,7 @@ export class TableSync {
 
   /** @param changes - What has become different since its last call, in the order to apply it. */
   constructor(
-    dataPlane: Pick<DataPlane, 'apply'>,
+    dataPlane: Pick<DataPlane, 'apply' | 'isServing'>,
     log: Log,
     changes: () => readonly DataPlaneCommand[],
   ) {
@@ -51,7 +51,8 @@ export class TableSync {
       this.#again = false;
       const changes = this.#changes();
       if (changes.length === 0) continue;
-      for (const batch of batches(changes)) await this.#apply(batch);
+      const parts = this.#dataPlane.isServing ? batches(changes) : [changes];
+      for (const part of parts) await this.#apply(part);
       this.#log.debug({ changes: changes.length }, 'tables changed');
     } while (this.#again);
   }
