@@ -82,7 +82,7 @@ async function measure(): Promise<Row[]> {
     pair('change-applied-p50', 'ms', at(ours.appliedMs, 0.5), at(peer.appliedMs, 0.5)),
     pair('change-applied-p99', 'ms', at(ours.appliedMs, 0.99), at(peer.appliedMs, 0.99)),
     pair('control-heap', 'MB', ours.heapMegabytes, peer.heapMegabytes),
-    pair('packet-heap', 'MB', packetHeap, packetHeap),
+    row('packet-heap', 'MB', [packetHeap], 'control-heap', [ours.heapMegabytes]),
   ];
 }
 
