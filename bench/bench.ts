@@ -5,8 +5,9 @@ import { benchDataPlane, dataPlanePeers, dataPlaneRows } from './data-plane.ts';
 import { describeMachine } from './machine.ts';
 import type { BenchOptions, Row } from './rows.ts';
 import { printMarkdown, printRow, printTable } from './rows.ts';
+import { benchTables, tablePeers, tableRows } from './tables.ts';
 
-const USAGE = `npm run bench -- dataplane [FLAG…]
+const USAGE = `npm run bench -- dataplane|tables [FLAG…]
 
   --seconds N         length of one throughput run (3)
   --runs N            runs of each measurement, of which rows hold the median (5)
@@ -20,6 +21,7 @@ const USAGE = `npm run bench -- dataplane [FLAG…]
 
 const AREAS = {
   dataplane: { bench: benchDataPlane, rows: dataPlaneRows, peers: dataPlanePeers },
+  tables: { bench: benchTables, rows: tableRows, peers: tablePeers },
 };
 
 const args = process.argv.slice(2);

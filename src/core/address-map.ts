@@ -2,13 +2,13 @@ import { AddressWords } from './address-words.ts';
 import type { Ip } from './ip.ts';
 
 /** One address of an {@link AddressMap}, in the chain of those with the same hash. */
-class Entry<Value> {
-  readonly address: AddressWords;
+class Entry<Value> extends AddressWords {
   value: Value;
   next: Entry<Value> | undefined;
 
   constructor(address: AddressWords, value: Value, next: Entry<Value> | undefined) {
-    this.address = address;
+    super();
+    this.copy(address);
     this.value = value;
     this.next = next;
   }
@@ -57,7 +57,7 @@ export class AddressMap<Value> {
     const hash = hashOf(address);
     let previous: Entry<Value> | undefined;
     for (let entry = this.#chains.get(hash); entry !== undefined; entry = entry.next) {
-      if (!entry.address.equals(address)) {
+      if (!entry.equals(address)) {
         previous = entry;
         continue;
       }
@@ -81,7 +81,7 @@ export class AddressMap<Value> {
 
   #entry(address: AddressWords): Entry<Value> | undefined {
     let entry = this.#chains.get(hashOf(address));
-    while (entry !== undefined && !entry.address.equals(address)) entry = entry.next;
+    while (entry !== undefined && !entry.equals(address)) entry = entry.next;
     return entry;
   }
 }

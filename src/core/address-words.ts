@@ -1,4 +1,4 @@
-import { type Mac, macWords } from './address.ts';
+import { type Mac, type MacWords, macWords } from './address.ts';
 import { delta32 } from './checksum.ts';
 import { IPV4_MAPPED_WORD, type Ip, ipFromWords, ipWords } from './ip.ts';
 
@@ -87,16 +87,31 @@ export class AddressWords {
   }
 }
 
+const LINK_LOCAL_WORD = 0xfe80_0000 | 0;
+
 /** The link-local address that an interface makes of its MAC: RFC 4291 section 2.5.6 and appendix A. */
 export function linkLocalOf(mac: Mac): AddressWords {
-  const { macHigh, macLow } = macWords(mac);
   const words = new AddressWords();
-  const universalBit = 0x0200;
-  words.set(
-    0xfe80_0000 | 0,
-    0,
-    ((macHigh ^ universalBit) << 16) | ((macLow >>> 16) & 0xff00) | 0xff,
-    0xfe00_0000 | (macLow & 0x00ff_ffff),
-  );
+  const macs = macWords(mac);
+  words.set(LINK_LOCAL_WORD, 0, linkLocalWord2(macs), linkLocalWord3(macs));
   return words;
+}
+
+/** Whether `address` is {@link linkLocalOf} the MAC. Allocates nothing. */
+export function isLinkLocalOf(mac: MacWords, address: AddressWords): boolean {
+  return (
+    address.w0 === LINK_LOCAL_WORD &&
+    address.w1 === 0 &&
+    address.w2 === linkLocalWord2(mac) &&
+    address.w3 === linkLocalWord3(mac)
+  );
+}
+
+function linkLocalWord2({ macHigh, macLow }: MacWords): number {
+  const universalBit = 0x0200;
+  return ((macHigh ^ universalBit) << 16) | ((macLow >>> 16) & 0xff00) | 0xff;
+}
+
+function linkLocalWord3({ macLow }: MacWords): number {
+  return 0xfe00_0000 | (macLow & 0x00ff_ffff);
 }

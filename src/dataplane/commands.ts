@@ -2,7 +2,7 @@ import type { Ipv4, Mac } from '../core/address.ts';
 import type { Ip, Ipv6 } from '../core/ip.ts';
 import type { Keypair } from '../noise/keypairs.ts';
 import type { SessionActivity } from '../noise/secure-peer.ts';
-import type { BackendStatus, MeshService } from '../routing-mesh/services.ts';
+import type { MeshService } from '../routing-mesh/services.ts';
 import type { CaptureFilter } from './capture-taps.ts';
 
 /** What the control thread tells each packet thread. Plain values: they cross by structured clone. */
@@ -148,11 +148,7 @@ export interface DataPlaneStatus {
   readonly networks: number;
   readonly endpoints: number;
   readonly vteps: number;
-  readonly services: readonly {
-    readonly scope: number;
-    readonly vip: Ip;
-    readonly backends: readonly BackendStatus[];
-  }[];
+  readonly services: number;
   readonly flows: { readonly tcp: number; readonly udp: number; readonly icmp: number };
   /** What seals and opens data messages. */
   readonly aead: string;

@@ -1,9 +1,8 @@
 import type { Random } from '../core/capabilities.ts';
 import { invariant } from '../core/invariant.ts';
-import { formatIp, type Ip } from '../core/ip.ts';
+import type { Ip } from '../core/ip.ts';
 import { close } from '../io/linux/ffi.ts';
 import { FRAGMENT_TABLE_BYTES } from '../routing-mesh/fragment-table.ts';
-import type { BackendStatus } from '../routing-mesh/services.ts';
 import { MergedCapture } from './capture-merge.ts';
 import { type CaptureRecords, CaptureRingReader, makeCaptureRing } from './capture-ring.ts';
 import type { CaptureFilter } from './capture-taps.ts';
@@ -71,6 +70,7 @@ export class DataPlane {
   /** Changes of tables are made one after the other, so that all threads see them in one order. */
   #applied: Promise<void> = Promise.resolve();
   #started = false;
+  #isServing: boolean;
   #closed = false;
   #hasFailed = false;
 
@@ -82,6 +82,7 @@ export class DataPlane {
     invariant(threads.length === options.sockets.length, 'each packet thread has a socket');
     this.#options = options;
     this.#threads = threads;
+    this.#isServing = options.held !== true;
     this.counters = new Counters(shared.counters);
     this.peerCounters = new PeerCounters(shared.peerCounters);
   }
@@ -138,8 +139,14 @@ export class DataPlane {
     return applied;
   }
 
+  /** Whether packets are taken: until then it does not matter how long a change takes. */
+  get isServing(): boolean {
+    return this.#isServing;
+  }
+
   /** Starts to take packets, if that was held back. */
   async serve(): Promise<void> {
+    this.#isServing = true;
     await Promise.all(this.#threads.map((thread) => thread.request({ kind: 'serve' })));
   }
 
@@ -148,9 +155,10 @@ export class DataPlane {
     const answers = await Promise.all(
       this.#threads.map((thread) => thread.request({ kind: 'status' })),
     );
-    const [first, ...others] = answers.filter((status) => status !== undefined);
+    // All have the same tables, and share the flows.
+    const first = answers.find((status) => status !== undefined);
     if (first === undefined) throw new Error('The packet threads gave no status');
-    return others.reduce(addNewFlows, first);
+    return first;
   }
 
   /**
@@ -208,25 +216,4 @@ export class DataPlane {
   #closeSockets(): void {
     for (const socket of this.#options.sockets) close(socket);
   }
-}
-
-/** The gauges of one thread, with the flows that another one picked backends for. */
-function addNewFlows(sum: DataPlaneStatus, other: DataPlaneStatus): DataPlaneStatus {
-  const key = (scope: number, vip: Ip, id: string): string => `${scope} ${formatIp(vip)} ${id}`;
-  const flows = new Map(
-    other.services.flatMap(({ scope, vip, backends }) =>
-      backends.map(({ id, newFlows }) => [key(scope, vip, id), newFlows] as const),
-    ),
-  );
-  const services = sum.services.map(({ scope, vip, backends }) => ({
-    scope,
-    vip,
-    backends: backends.map(
-      (backend): BackendStatus => ({
-        ...backend,
-        newFlows: backend.newFlows + (flows.get(key(scope, vip, backend.id)) ?? 0),
-      }),
-    ),
-  }));
-  return { ...sum, services };
 }

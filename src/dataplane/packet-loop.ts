@@ -15,6 +15,7 @@ import { type FlowSharing, flowTableBytes } from '../routing-mesh/flow-table.ts'
 import { Mesh } from '../routing-mesh/mesh.ts';
 import { CaptureTaps, CROSSING_PORT_IN } from './capture-taps.ts';
 import type {
+  DataPlaneCommand,
   DataPlaneEvent,
   DataPlaneRequest,
   DataPlaneWorkerData,
@@ -364,16 +365,20 @@ export class PacketLoop {
         return;
       case 'apply':
         try {
-          for (const command of request.commands) {
-            if (isSecureCommand(command)) this.#secureControl.apply(command);
-            else this.#tables.apply(command);
-          }
+          this.#mesh.together(() => this.#apply(request.commands));
           this.#post({ kind: 'done', sequence });
         } catch (error) {
           const message = error instanceof Error ? error.message : String(error);
           this.#post({ kind: 'refused', sequence, message });
         }
         return;
+    }
+  }
+
+  #apply(commands: readonly DataPlaneCommand[]): void {
+    for (const command of commands) {
+      if (isSecureCommand(command)) this.#secureControl.apply(command);
+      else this.#tables.apply(command);
     }
   }
 

@@ -26,6 +26,8 @@ export class Peer implements Destination {
   refusedMs = 0;
   /** Where it is counted. */
   slot: number = SLOT_OF_OTHERS;
+  /** How many endpoints are behind it. */
+  endpoints = 0;
   /** How many sessions there are with it, and the one that data is sent by. */
   sessions = 0;
   session: SecureSession | undefined = undefined;
@@ -140,19 +142,18 @@ export class Peers {
     return peer;
   }
 
-  /** Ends the membership of the peer at `address`. Endpoints that name it keep it. */
+  /** Ends the membership of the peer at `address`. Endpoints and sessions that name it keep it. */
   remove(address: Ip): void {
     const peer = this.#byAddress.get(address);
     if (peer?.isKnown !== true) return;
     peer.isKnown = false;
     this.#known -= 1;
+    this.forgetUnused(peer);
   }
 
-  /** Forgets all that are neither members nor in `used`, and have no session. */
-  forgetUnused(used: ReadonlySet<Peer>): void {
-    const unused = [...this].filter(
-      (peer) => !peer.isKnown && !used.has(peer) && peer.sessions === 0,
-    );
-    for (const { address } of unused) this.#byAddress.delete(address);
+  /** Forgets `peer` unless it is a member, has endpoints or a session. */
+  forgetUnused(peer: Peer): void {
+    if (peer.isKnown || peer.endpoints > 0 || peer.sessions > 0) return;
+    if (this.#byAddress.get(peer.address) === peer) this.#byAddress.delete(peer.address);
   }
 }

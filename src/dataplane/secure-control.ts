@@ -48,9 +48,11 @@ export class SecureControl {
       case 'removeSession':
         sessions.remove(command.localIndex);
         return;
-      case 'sendKeepalive':
-        if (place.index === 0) egress.sendKeepalive(peers.at(command.vtep));
+      case 'sendKeepalive': {
+        const peer = peers.find(AddressWords.of(command.vtep));
+        if (place.index === 0 && peer !== undefined) egress.sendKeepalive(peer);
         return;
+      }
       case 'movePeer':
         sessions.move(command.vtep, command.address, command.port);
         return;

@@ -1,4 +1,4 @@
-import type { AddressWords } from '../core/address-words.ts';
+import { AddressWords } from '../core/address-words.ts';
 import type { Ip } from '../core/ip.ts';
 import { REJECT_AFTER_MS } from '../noise/constants.ts';
 import type { SessionActivity } from '../noise/secure-peer.ts';
@@ -85,6 +85,7 @@ export class SecureSessions {
     session.peer.sessions -= 1;
     if (session.peer.session === session) session.peer.session = undefined;
     session.close();
+    this.#deps.peers.forgetUnused(session.peer);
   }
 
   /** The peer has proven to this thread that it has the session's keys: data goes by it from now on. */
@@ -105,8 +106,8 @@ export class SecureSessions {
 
   /** Sends the messages of a VTEP's sessions to another address. */
   move(vtep: Ip, address: Ip, port: number): void {
-    const peer = this.#deps.peers.at(vtep);
-    peer.sealedTo = new PeerPlace(peer, address, port);
+    const peer = this.#deps.peers.find(AddressWords.of(vtep));
+    if (peer !== undefined) peer.sealedTo = new PeerPlace(peer, address, port);
   }
 
   /** An authentic message of `session` came from `source`: says so if that is another address. */

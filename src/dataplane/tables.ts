@@ -84,9 +84,7 @@ export class Tables {
         this.#setNetwork(command);
         return;
       case 'removeNetwork':
-        this.#switch.networks.delete(command.vni);
-        this.#secure.encryptedVnis.delete(command.vni);
-        this.#forgetUnusedPeers();
+        this.#removeNetwork(command.vni);
         return;
       case 'addPort':
         this.#addPort(command);
@@ -108,7 +106,6 @@ export class Tables {
         return;
       case 'removeVtep':
         this.#peers.remove(command.address);
-        this.#forgetUnusedPeers();
         return;
       case 'setPathMtu':
         this.#setPathMtu(command);
@@ -139,11 +136,7 @@ export class Tables {
       networks: networks.length,
       endpoints: networks.reduce((sum, network) => sum + network.size, 0),
       vteps: this.#peers.size,
-      services: [...this.#mesh.services()].map(({ scope, vip }) => ({
-        scope,
-        vip,
-        backends: this.#mesh.backendStatus(scope, vip),
-      })),
+      services: this.#mesh.size,
       flows: {
         tcp: this.#mesh.activeFlows(PROTO_TCP),
         udp: this.#mesh.activeFlows(PROTO_UDP),
@@ -168,10 +161,20 @@ export class Tables {
     this.#switch.networks.set(vni, network);
   }
 
+  #removeNetwork(vni: number): void {
+    const network = this.#switch.networks.get(vni);
+    this.#switch.networks.delete(vni);
+    this.#secure.encryptedVnis.delete(vni);
+    for (const endpoint of network?.endpoints() ?? []) this.#released(endpoint);
+  }
+
   #addPort(command: Command<'addPort'>): void {
     const { id, fds, vni } = command;
     const port = new Port({ ...command, ...shareOfPort(id, fds, this.#place), scope: vni });
-    this.#network(vni).set(new Endpoint(command, { port }));
+    const network = this.#network(vni);
+    const rivals = network.rivals(command);
+    network.set(new Endpoint<Port, Peer>(command, { port }));
+    for (const rival of rivals) this.#released(rival);
     this.#serve(port);
   }
 
@@ -201,16 +204,20 @@ export class Tables {
 
   #setEndpoint(command: Command<'setEndpoint'>): void {
     const network = this.#network(command.vni);
-    for (const { port } of network.rivals(command)) if (port !== undefined) return;
-    network.set(new Endpoint<Port, Peer>(command, { peer: this.#peers.at(command.vtep) }));
+    const rivals = network.rivals(command);
+    for (const { port } of rivals) if (port !== undefined) return;
+    const peer = this.#peers.at(command.vtep);
+    peer.endpoints += 1;
+    network.set(new Endpoint<Port, Peer>(command, { peer }));
+    for (const rival of rivals) this.#released(rival);
   }
 
   #removeEndpoint({ vni, address, vtep }: Command<'removeEndpoint'>): void {
     const network = this.#switch.networks.get(vni);
-    const peer = network?.byAddress(address)?.peer;
-    if (peer?.address !== vtep) return;
+    const endpoint = network?.byAddress(address);
+    if (endpoint?.peer?.address !== vtep) return;
     network?.delete(address);
-    if (!peer.isKnown) this.#forgetUnusedPeers();
+    this.#released(endpoint);
   }
 
   #setPathMtu({ address, mtuBytes }: Command<'setPathMtu'>): void {
@@ -225,11 +232,10 @@ export class Tables {
     this.#taps.set(id, filter, ring);
   }
 
-  #forgetUnusedPeers(): void {
-    const used = new Set<Peer>();
-    for (const network of this.#switch.networks.values()) {
-      for (const { peer } of network.endpoints()) if (peer !== undefined) used.add(peer);
-    }
-    this.#peers.forgetUnused(used);
+  /** An endpoint is out of its network. */
+  #released({ peer }: Endpoint<Port, Peer>): void {
+    if (peer === undefined) return;
+    peer.endpoints -= 1;
+    this.#peers.forgetUnused(peer);
   }
 }

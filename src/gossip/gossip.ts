@@ -186,14 +186,14 @@ export class Gossip {
   /** Starts with what others knew: members that live, and their records. Nothing is reported. */
   restore({ members, records }: GossipSnapshot, nowMs: number): void {
     const now = this.#time.advance(nowMs);
-    this.#swim.restore(members);
+    this.#swim.restore(members, now);
     this.table.restore(records, now);
     this.#sync.restored();
   }
 
   /** The same with all that `other` knows, this node included: for thousands of nodes alike. */
-  restoreLike(other: Gossip): void {
-    this.#swim.adopt(other.#swim);
+  restoreLike(other: Gossip, nowMs: number): void {
+    this.#swim.adopt(other.#swim, this.#time.advance(nowMs));
     this.table.adopt(other.table);
     this.#sync.restored();
   }

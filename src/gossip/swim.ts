@@ -60,7 +60,7 @@ export class Swim {
   readonly #seeds = new Map<string, PeerAddress>();
   readonly #probeTurn: Periodic;
   readonly #gossipTurn: Periodic;
-  readonly #pushPullTurn: Periodic;
+  #pushPullTurn: Periodic;
   readonly #reconnectTurn: Periodic;
   readonly #joinTurn: Periodic;
   /** Undefined unless a leave is being broadcast. */
@@ -188,15 +188,25 @@ export class Swim {
   }
 
   /** Starts with `members`, as if all had been heard of before. */
-  restore(members: Iterable<Member>): void {
+  restore(members: Iterable<Member>, nowMs: number): void {
     for (const member of members) if (member.name !== this.#self.name) this.#table.put(member);
-    this.#queue.clear();
+    this.#restored(nowMs);
   }
 
   /** Starts with the members that `other` knows, this node among them. */
-  adopt(other: Swim): void {
+  adopt(other: Swim, nowMs: number): void {
     this.#table.adopt(other.#table);
+    this.#restored(nowMs);
+  }
+
+  /** Nothing is to be told, and push/pulls come as rarely as in a cluster of this size. */
+  #restored(nowMs: number): void {
     this.#queue.clear();
+    this.#pushPullTurn = new Periodic(nowMs + this.#parts.random.next() * this.#pushPullMs());
+  }
+
+  #pushPullMs(): number {
+    return scaledPushPullMs(this.#parts.tuning.pushPullIntervalMs, this.#table.size);
   }
 
   /** Makes the next round of gossip come soon: there is something to tell after there was nothing. */
@@ -234,8 +244,7 @@ export class Swim {
       this.#perform(this.#prober.begin(nowMs), nowMs);
     }
     if (this.#gossipTurn.take(nowMs, tuning.gossipIntervalMs)) this.#gossip(nowMs);
-    const pushPullMs = scaledPushPullMs(tuning.pushPullIntervalMs, this.#table.size);
-    if (this.#pushPullTurn.take(nowMs, pushPullMs)) {
+    if (this.#pushPullTurn.take(nowMs, this.#pushPullMs())) {
       for (const member of this.pick(1, ({ state }) => state === 'alive')) {
         this.exchange(member, 'sync');
       }

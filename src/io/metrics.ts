@@ -1,4 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import type { HistogramCounts } from '../core/histogram.ts';
 
 /** One metric's current samples; read when somebody scrapes. */
 export interface MetricSource {
@@ -11,6 +12,16 @@ export interface MetricSource {
   readonly read: () => Promise<readonly Sample[]> | readonly Sample[];
 }
 
+/** A histogram without labels; read when somebody scrapes. */
+export interface HistogramSource {
+  /** As for {@link MetricSource}. */
+  readonly name: string;
+  readonly help: string;
+  /** Undefined while there is nothing that counts. */
+  readonly read: () => HistogramCounts | undefined;
+}
+
+/** One value of a metric and its labels. */
 export interface Sample {
   readonly labels: Readonly<Record<string, string>>;
   readonly value: number;
@@ -26,6 +37,7 @@ const MISNAMED_DEFAULTS = [
 /** The agent's metrics in Prometheus' text format; nothing is computed until somebody asks. */
 export class Metrics {
   readonly #registry = new Registry();
+  readonly #histograms: HistogramSource[] = [];
 
   constructor() {
     collectDefaultMetrics({ register: this.#registry });
@@ -63,8 +75,31 @@ export class Metrics {
     });
   }
 
-  /** All metrics as text. */
-  text(): Promise<string> {
-    return this.#registry.metrics();
+  /** Adds a histogram. */
+  addHistogram(source: HistogramSource): void {
+    this.#histograms.push(source);
   }
+
+  /** All metrics as text. */
+  async text(): Promise<string> {
+    return [await this.#registry.metrics(), ...this.#histograms.map(histogramText)].join('\n');
+  }
+}
+
+/**
+ * A histogram in the text format: each bucket with all below it, sum and count. prom-client's own histograms
+ * count values as they come; here the source has counted them.
+ */
+function histogramText({ name, help, read }: HistogramSource): string {
+  const lines = [`# HELP ${name} ${help}`, `# TYPE ${name} histogram`];
+  const source = read();
+  if (source === undefined) return `${lines.join('\n')}\n`;
+  const { bounds, counts, count, sum } = source;
+  let below = 0;
+  for (const [index, bound] of bounds.entries()) {
+    below += counts[index] ?? 0;
+    lines.push(`${name}_bucket{le="${bound}"} ${below}`);
+  }
+  lines.push(`${name}_bucket{le="+Inf"} ${count}`, `${name}_sum ${sum}`, `${name}_count ${count}`);
+  return `${lines.join('\n')}\n`;
 }

@@ -1,12 +1,5 @@
 import { basename } from 'node:path';
-import {
-  formatIpv4,
-  formatMac,
-  type Ipv4,
-  macOfIpv4,
-  parseCidr,
-  parseIpv4,
-} from '../core/address.ts';
+import { formatIpv4, type Ipv4, macOfIpv4, parseCidr, parseIpv4 } from '../core/address.ts';
 import type { Log } from '../core/capabilities.ts';
 import { parseIpv6Cidr } from '../core/cidr.ts';
 import { type Ipv6, parseIpv6 } from '../core/ip.ts';
@@ -22,7 +15,7 @@ import type {
 } from '../manager/session-protocol.ts';
 import type { TaskNetwork } from '../runtime/task-runtime.ts';
 import type { NamedPort } from './capture-target.ts';
-import { type EndpointState, endpointKey } from './endpoint-record.ts';
+import { type EndpointState, endpointKey, writeEndpointRecord } from './endpoint-record.ts';
 import { namedTask } from './find-named.ts';
 import { openPortTap } from './port-tap.ts';
 
@@ -115,17 +108,17 @@ export class Attachments implements TaskNetwork {
   announceState(taskId: string, state: EndpointState): void {
     const attached = this.#tasks.get(taskId);
     for (const { networkId, address, address6, primary } of attached?.ports ?? []) {
-      const text = formatIpv4(address);
-      this.#deps.announce(endpointKey(networkId, text), {
+      const record = {
         networkId,
-        address: text,
+        address,
         ...(address6 === undefined ? {} : { address6 }),
-        mac: formatMac(macOfIpv4(address)),
+        mac: macOfIpv4(address),
         serviceId: attached?.task.serviceId ?? '',
         taskId,
         state,
         primary,
-      });
+      };
+      this.#deps.announce(endpointKey(networkId, formatIpv4(address)), writeEndpointRecord(record));
     }
   }
 

@@ -1,201 +1,228 @@
-import { parseCidr, parseIpv4 } from '../core/address.ts';
-import { parseIpv6Cidr } from '../core/cidr.ts';
-import { formatIp, type Ip, isIpv6, parseIp, parseIpv6 } from '../core/ip.ts';
+import type { Ipv4 } from '../core/address.ts';
+import type { Ip } from '../core/ip.ts';
 import type { DataPlaneCommand } from '../dataplane/commands.ts';
-import type { NetworkAssignment, ServiceAssignment } from '../manager/session-protocol.ts';
 import type { MeshService } from '../routing-mesh/services.ts';
-import { HOST_SCOPE } from '../routing-mesh/verdict.ts';
-import { toVni } from '../vxlan/vni.ts';
-import { type EndpointRecord, endpointKey, type VtepRecord } from './endpoint-record.ts';
+import type { EndpointView, PlacedVtep, Touched } from './endpoint-view.ts';
+import { isSameService, meshService } from './mesh-services.ts';
+import {
+  NO_DEFINITIONS,
+  readDefinitions,
+  type SetNetwork,
+  type TableDefinitions,
+  type TableSources,
+  type VipDefinition,
+} from './table-definitions.ts';
 
-/** An endpoint and where it is; without a VTEP it is this node's own. */
-export interface PlacedEndpoint {
-  readonly record: EndpointRecord;
-  readonly vtep?: VtepRecord;
-  /** Whether its node does not answer just now: not dead yet, but no good address for a new flow. */
-  readonly suspect?: boolean;
-}
+type SetEndpoint = Extract<DataPlaneCommand, { kind: 'setEndpoint' }>;
+type SetVtep = Extract<DataPlaneCommand, { kind: 'setVtep' }>;
 
-/** What the tables follow from: the manager's definitions and what the nodes announce. */
-export interface TableSources {
-  readonly networks: readonly NetworkAssignment[];
-  readonly services: readonly ServiceAssignment[];
-  /** Endpoints of this node and of all nodes that are alive. */
-  readonly endpoints: readonly PlacedEndpoint[];
-  /** VTEPs of the other nodes that are alive, and where each is counted. */
-  readonly vteps: readonly (VtepRecord & { readonly slot: number })[];
-}
-
-type TableCommand = Extract<
-  DataPlaneCommand,
-  { kind: 'setNetwork' | 'setEndpoint' | 'setVtep' | 'setService' }
->;
-
-/** Table entries by a key that says what they are about, in the order to apply them. */
-export type DesiredTables = ReadonlyMap<string, TableCommand>;
-
-/** What the data plane's tables should hold, ports apart. */
-export function desiredTables(sources: TableSources): DesiredTables {
-  const tables = new Map<string, TableCommand>();
-  const networks = new Map(sources.networks.map((network) => [network.id, network]));
-  for (const network of sources.networks) {
-    const command = networkCommand(network);
-    tables.set(`network/${command.vni}`, command);
-  }
-  for (const { address, port, slot } of sources.vteps) {
-    tables.set(`vtep/${address}`, { kind: 'setVtep', address, port, slot });
-  }
-  const isOwn = new Set(
-    sources.endpoints.flatMap(({ record, vtep }) =>
-      vtep === undefined ? [endpointKey(record.networkId, String(record.address))] : [],
-    ),
-  );
-  for (const { record, vtep } of sources.endpoints) {
-    const network = networks.get(record.networkId);
-    if (network === undefined || vtep === undefined) continue;
-    if (isOwn.has(endpointKey(record.networkId, String(record.address)))) continue;
-    const { address, address6, mac } = record;
-    tables.set(`endpoint/${network.vni}/${address}`, {
-      kind: 'setEndpoint',
-      vni: network.vni,
-      address,
-      ...(address6 === undefined ? {} : { address6 }),
-      mac,
-      vtep: vtep.address,
-    });
-  }
-  for (const service of meshServices(sources, networks)) {
-    tables.set(`service/${service.scope}/${service.vip}`, { kind: 'setService', service });
-  }
-  return tables;
-}
-
-function networkCommand(network: NetworkAssignment): TableCommand & { kind: 'setNetwork' } {
-  const { vni, subnet, gateway, subnet6, gateway6, encrypted } = network;
-  const ipv6 =
-    subnet6 === undefined || gateway6 === undefined
-      ? {}
-      : { subnet6: parseIpv6Cidr(subnet6), gateway6: parseIpv6(gateway6) };
-  return {
-    kind: 'setNetwork',
-    vni: toVni(vni),
-    subnet: parseCidr(subnet),
-    gateway: parseIpv4(gateway),
-    ...ipv6,
-    ...(encrypted === true ? { encrypted } : {}),
-  };
-}
-
-/** A service's address in one scope and family, and the endpoints that may be behind it. */
-interface Vip {
-  readonly scope: number;
-  readonly vip: string;
-  readonly gateway: string;
-  readonly placed: readonly PlacedEndpoint[];
-}
-
-/** One mesh service for each VIP: a dual-stack service has two in each scope. */
-function meshServices(
-  sources: TableSources,
-  networks: ReadonlyMap<string, NetworkAssignment>,
-): MeshService[] {
-  const byService = Map.groupBy(sources.endpoints, ({ record }) => record.serviceId);
-  return sources.services.flatMap((service) => {
-    const placed = byService.get(service.id) ?? [];
-    const vips = [
-      ...internalVips(service, placed, networks),
-      ...ingressVips(service, placed, networks),
-    ];
-    return vips.map((vip) => meshService(vip, networks));
-  });
-}
-
-function internalVips(
-  service: ServiceAssignment,
-  placed: readonly PlacedEndpoint[],
-  networks: ReadonlyMap<string, NetworkAssignment>,
-): Vip[] {
-  return service.vips.flatMap(({ networkId, address, address6 }): Vip[] => {
-    const network = networks.get(networkId);
-    if (network === undefined) return [];
-    const { vni: scope, gateway, gateway6 } = network;
-    const here = placed.filter(({ record }) => record.networkId === networkId);
-    const vips: Vip[] = [{ scope, vip: address, gateway, placed: here }];
-    if (address6 === undefined || gateway6 === undefined) return vips;
-    return [...vips, { scope, vip: address6, gateway: gateway6, placed: here }];
-  });
-}
-
-function ingressVips(
-  { ingressVip, ingressVip6 }: ServiceAssignment,
-  all: readonly PlacedEndpoint[],
-  networks: ReadonlyMap<string, NetworkAssignment>,
-): Vip[] {
-  if (ingressVip === undefined) return [];
-  const ingress = [...networks.values()].find((network) => network.ingress);
-  const placed = all.filter(({ record }) => record.primary);
-  const scope = HOST_SCOPE;
-  const vips: Vip[] = [{ scope, vip: ingressVip, gateway: ingress?.gateway ?? '0.0.0.0', placed }];
-  if (ingressVip6 === undefined) return vips;
-  return [...vips, { scope, vip: ingressVip6, gateway: ingress?.gateway6 ?? '::', placed }];
-}
-
-function meshService(
-  { scope, vip, gateway, placed }: Vip,
-  networks: ReadonlyMap<string, NetworkAssignment>,
-): MeshService {
-  const isTrusted = ({ record, suspect }: PlacedEndpoint): boolean =>
-    record.state === 'active' && suspect !== true;
-  const address = parseIp(vip);
-  const reachable = placed.filter(({ record }) => addressLike(address, record) !== undefined);
-  // When all are suspect it is rather this node that is cut off: then they are as good as ever.
-  const someTrusted = reachable.some(isTrusted);
-  const backends = reachable.flatMap((endpoint) => {
-    const { networkId, taskId, state } = endpoint.record;
-    const network = networks.get(networkId);
-    const own = addressLike(address, endpoint.record);
-    if (network === undefined || own === undefined || state === 'warm') return [];
-    const takesFlows = someTrusted ? isTrusted(endpoint) : state === 'active';
-    const meshState = takesFlows ? ('active' as const) : ('draining' as const);
-    return [{ id: taskId, address: own, scope: network.vni, weight: 1, state: meshState }];
-  });
-  // Every node must build the same Maglev table: same backends, same order.
-  const rank = (backend: { readonly id: string; readonly address: Ip }): string =>
-    `${backend.id} ${formatIp(backend.address)}`;
-  backends.sort((a, b) => (rank(a) < rank(b) ? -1 : 1));
-  return { scope, vip: address, gateway: parseIp(gateway), backends };
-}
-
-/** The address of an endpoint that is of the family of `ip`, if it has one. */
-function addressLike(ip: Ip, { address, address6 }: EndpointRecord): Ip | undefined {
-  return isIpv6(ip) ? address6 : address;
-}
+/** Gives each of the VTEPs of other nodes the slot where it is counted. */
+export type PlaceVteps = (
+  vteps: readonly PlacedVtep[],
+) => readonly (PlacedVtep & { readonly slot: number })[];
 
 /**
- * The commands that turn the tables `applied` into `desired`: removals of what is on a network before the
- * network, and additions the other way round.
+ * What the data plane's tables should hold, ports apart: it follows from what the manager says and what the
+ * nodes announce. Tells the commands that lead there, and looks at nothing else than what has changed.
+ *
+ * BOUNDED by its view and by what the manager assigns.
  */
-export function tableChanges(applied: DesiredTables, desired: DesiredTables): DataPlaneCommand[] {
-  const gone = [...applied].filter(([key]) => !desired.has(key)).map(([, command]) => command);
-  const changed = [...desired]
-    .filter(([key, command]) => JSON.stringify(applied.get(key)) !== JSON.stringify(command))
-    .map(([, command]) => command);
-  return [...gone.reverse().map(removalOf), ...changed];
-}
+export class DesiredTables {
+  readonly #view: EndpointView;
+  readonly #place: PlaceVteps;
+  #definitions: TableDefinitions = NO_DEFINITIONS;
+  /** Keys of each service's VIPs. */
+  #vipsOf: ReadonlyMap<string, readonly string[]> = new Map();
+  /** What has to be looked at because the definitions have changed. */
+  #networksChanged = false;
+  readonly #changedVnis = new Set<number>();
+  readonly #changedVips = new Set<string>();
+  /** What the tables hold when all that was told has been done. */
+  #networks: ReadonlyMap<number, SetNetwork> = new Map();
+  #vteps: ReadonlyMap<Ip, SetVtep> = new Map();
+  /** By VNI and address. */
+  readonly #endpoints = new Map<number, Map<Ipv4, SetEndpoint>>();
+  /** By key of their VIPs. */
+  readonly #services = new Map<string, MeshService>();
 
-function removalOf(command: TableCommand): DataPlaneCommand {
-  switch (command.kind) {
-    case 'setNetwork':
-      return { kind: 'removeNetwork', vni: command.vni };
-    case 'setVtep':
-      return { kind: 'removeVtep', address: command.address };
-    case 'setEndpoint': {
-      const { vni, address, vtep } = command;
-      return { kind: 'removeEndpoint', vni, address, vtep };
+  constructor(view: EndpointView, place: PlaceVteps) {
+    this.#view = view;
+    this.#place = place;
+  }
+
+  /**
+   * Takes what the manager says now.
+   *
+   * @throws {RangeError} if an address or VNI is none; all is as it was then
+   */
+  define(sources: TableSources): void {
+    const before = this.#definitions;
+    const after = readDefinitions(sources);
+    this.#definitions = after;
+    this.#vipsOf = keysByService(after.vips.values());
+    this.#networksChanged = true;
+    for (const id of new Set([...before.networks.keys(), ...after.networks.keys()])) {
+      const [was, is] = [before.networks.get(id)?.vni, after.networks.get(id)?.vni];
+      if (was === is) continue;
+      for (const vni of [was, is]) if (vni !== undefined) this.#changedVnis.add(vni);
+      for (const service of this.#view.servicesOn(id)) this.#addVipsOf(service);
     }
-    case 'setService': {
-      const { scope, vip } = command.service;
-      return { kind: 'removeService', scope, vip };
+    for (const key of new Set([...before.vips.keys(), ...after.vips.keys()])) {
+      if (!isSameVip(before.vips.get(key), after.vips.get(key))) this.#changedVips.add(key);
     }
   }
+
+  /**
+   * The commands that turn the tables from what was told before into what they should hold: removals of what
+   * is on a network before the network, and additions the other way round.
+   */
+  changes(): DataPlaneCommand[] {
+    const touched = this.#view.takeTouched();
+    const changes = new Changes();
+    if (this.#networksChanged) this.#changeNetworks(changes);
+    if (touched.vteps) this.#changeVteps(changes);
+    this.#changeEndpoints(touched, changes);
+    for (const service of touched.services) this.#addVipsOf(service);
+    for (const key of this.#changedVips) this.#changeService(key, changes);
+    this.#changedVips.clear();
+    return changes.commands();
+  }
+
+  #addVipsOf(serviceId: string): void {
+    for (const key of this.#vipsOf.get(serviceId) ?? []) this.#changedVips.add(key);
+  }
+
+  #changeNetworks(changes: Changes): void {
+    this.#networksChanged = false;
+    const before = this.#networks;
+    const after = new Map([...this.#definitions.networks.values()].map((set) => [set.vni, set]));
+    this.#networks = after;
+    for (const vni of before.keys()) {
+      if (!after.has(vni)) changes.remove({ kind: 'removeNetwork', vni });
+    }
+    for (const [vni, set] of after) {
+      // A network is a few short fields, and there are few of them.
+      if (JSON.stringify(before.get(vni)) !== JSON.stringify(set)) changes.set(set);
+    }
+  }
+
+  /** All of them: they change seldom, and which is counted where depends on all. */
+  #changeVteps(changes: Changes): void {
+    const before = this.#vteps;
+    const after = new Map<Ip, SetVtep>();
+    const placed = [...this.#place([...this.#view.vteps()])];
+    // Every node must know the same port, should two nodes claim one address.
+    placed.sort((a, b) => (a.node < b.node ? -1 : 1));
+    for (const { address, port, slot } of placed) {
+      after.set(address, { kind: 'setVtep', address, port, slot });
+    }
+    this.#vteps = after;
+    for (const address of before.keys()) {
+      if (!after.has(address)) changes.remove({ kind: 'removeVtep', address });
+    }
+    for (const [address, set] of after) {
+      const was = before.get(address);
+      if (was?.port !== set.port || was.slot !== set.slot) changes.set(set);
+    }
+  }
+
+  #changeEndpoints(touched: Touched, changes: Changes): void {
+    for (const [networkId, addresses] of touched.addresses) {
+      const network = this.#definitions.networks.get(networkId);
+      if (network === undefined) continue;
+      for (const address of addresses)
+        this.#changeEndpoint(network.vni, networkId, address, changes);
+    }
+    if (this.#changedVnis.size === 0) return;
+    const ids = new Map([...this.#definitions.networks].map(([id, { vni }]) => [vni, id]));
+    for (const vni of this.#changedVnis) {
+      const networkId = ids.get(vni);
+      const held = this.#endpoints.get(vni)?.keys() ?? [];
+      const announced = networkId === undefined ? [] : this.#view.addressesOf(networkId);
+      for (const address of new Set([...held, ...announced])) {
+        this.#changeEndpoint(vni, networkId, address, changes);
+      }
+    }
+    this.#changedVnis.clear();
+  }
+
+  #changeEndpoint(
+    vni: number,
+    networkId: string | undefined,
+    address: Ipv4,
+    changes: Changes,
+  ): void {
+    const held = this.#endpoints.get(vni) ?? new Map<Ipv4, SetEndpoint>();
+    const before = held.get(address);
+    const after = networkId === undefined ? undefined : this.#endpoint(vni, networkId, address);
+    if (after === undefined) {
+      if (before === undefined) return;
+      held.delete(address);
+      if (held.size === 0) this.#endpoints.delete(vni);
+      changes.remove({ kind: 'removeEndpoint', vni, address, vtep: before.vtep });
+      return;
+    }
+    if (before !== undefined && isSameEndpoint(before, after)) return;
+    held.set(address, after);
+    this.#endpoints.set(vni, held);
+    changes.set(after);
+  }
+
+  #endpoint(vni: number, networkId: string, address: Ipv4): SetEndpoint | undefined {
+    const announced = this.#view.remoteAt(networkId, address);
+    const vtep = announced?.by.vtep?.address;
+    if (announced === undefined || vtep === undefined) return undefined;
+    const { address6, mac } = announced.record;
+    const ipv6 = address6 === undefined ? {} : { address6 };
+    return { kind: 'setEndpoint', vni, address, ...ipv6, mac, vtep };
+  }
+
+  #changeService(key: string, changes: Changes): void {
+    const before = this.#services.get(key);
+    const definition = this.#definitions.vips.get(key);
+    if (definition === undefined) {
+      if (before === undefined) return;
+      this.#services.delete(key);
+      changes.remove({ kind: 'removeService', scope: before.scope, vip: before.vip });
+      return;
+    }
+    const announced = this.#view.ofService(definition.serviceId);
+    const service = meshService(definition, announced, this.#definitions.networks);
+    if (before !== undefined && isSameService(before, service)) return;
+    this.#services.set(key, service);
+    changes.set({ kind: 'setService', service });
+  }
+}
+
+/** Commands of one step, in the order in which they were found: networks, what is on them, services. */
+class Changes {
+  readonly #removals: DataPlaneCommand[] = [];
+  readonly #additions: DataPlaneCommand[] = [];
+
+  remove(command: DataPlaneCommand): void {
+    this.#removals.push(command);
+  }
+
+  set(command: DataPlaneCommand): void {
+    this.#additions.push(command);
+  }
+
+  commands(): DataPlaneCommand[] {
+    return [...this.#removals.reverse(), ...this.#additions];
+  }
+}
+
+function keysByService(vips: Iterable<VipDefinition>): Map<string, readonly string[]> {
+  const groups = Map.groupBy(vips, ({ serviceId }) => serviceId);
+  return new Map([...groups].map(([id, group]) => [id, group.map(({ key }) => key)]));
+}
+
+function isSameVip(a: VipDefinition | undefined, b: VipDefinition | undefined): boolean {
+  return (
+    a?.serviceId === b?.serviceId && a?.gateway === b?.gateway && a?.networkId === b?.networkId
+  );
+}
+
+function isSameEndpoint(a: SetEndpoint, b: SetEndpoint): boolean {
+  return a.mac === b.mac && a.vtep === b.vtep && a.address6 === b.address6;
 }

@@ -1,5 +1,5 @@
 import { sha256 } from '../io/system.ts';
-import type { VisibleEntry } from './gossip-view.ts';
+import type { VisibleEntry } from './endpoint-view.ts';
 
 /** Digits of a digest. */
 const DIGEST_DIGITS = 16;

@@ -1,6 +1,13 @@
 import { z } from 'zod';
-import { type Ipv4, type Mac, parseIpv4, parseMac } from '../core/address.ts';
-import { type Ip, type Ipv6, parseIp, parseIpv6 } from '../core/ip.ts';
+import {
+  formatIpv4,
+  formatMac,
+  type Ipv4,
+  type Mac,
+  parseIpv4,
+  parseMac,
+} from '../core/address.ts';
+import { formatIp, type Ip, type Ipv6, parseIp, parseIpv6 } from '../core/ip.ts';
 import type { Json } from '../core/store.ts';
 
 /** Key of the entry by which a node announces its VTEP. */
@@ -84,6 +91,31 @@ export function readEndpointRecord(value: Json): EndpointRecord | undefined {
     ...(address6 === undefined ? {} : { address6: parseIpv6(address6) }),
     mac: parseMac(mac),
   }));
+}
+
+/** What announces a VTEP: {@link readVtepRecord} reads it. */
+export function writeVtepRecord({ address, port, hostname }: VtepRecord): Json {
+  return { address: formatIp(address), port, ...(hostname === undefined ? {} : { hostname }) };
+}
+
+/** What announces an endpoint: {@link readEndpointRecord} reads it. */
+export function writeEndpointRecord(record: EndpointRecord): Json {
+  const { networkId, address, address6, mac, serviceId, taskId, state, primary } = record;
+  return {
+    networkId,
+    address: formatIpv4(address),
+    ...(address6 === undefined ? {} : { address6 }),
+    mac: formatMac(mac),
+    serviceId,
+    taskId,
+    state,
+    primary,
+  };
+}
+
+/** The text of an endpoint, equal for equal ones. */
+export function endpointText(record: EndpointRecord): string {
+  return JSON.stringify(writeEndpointRecord(record));
 }
 
 function guard<Value>(read: () => Value): Value | undefined {

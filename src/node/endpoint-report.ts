@@ -2,8 +2,8 @@ import { formatMac } from '../core/address.ts';
 import { formatIp } from '../core/ip.ts';
 import { endpointDigest } from './endpoint-digest.ts';
 import { readEndpointRecord, readVtepRecord, VTEP_KEY } from './endpoint-record.ts';
+import type { VisibleEntry } from './endpoint-view.ts';
 import { findNamed, type Named } from './find-named.ts';
-import type { VisibleEntry } from './gossip-view.ts';
 
 /** Which endpoints are asked for: names, ids, or the starts of ids. */
 export interface EndpointRequest {

@@ -161,8 +161,9 @@ function flowDescriber(names: FlowNames): (flow: FlowRecord) => FlowView {
   const taskNames = new Map(names.tasks.map(({ id, name }) => [id, name]));
   const services = vipNames(names);
   const tasks = new Map<string, string>();
-  for (const { taskId, ...end } of names.endpoints) {
-    for (const key of keysOf(end, names)) tasks.set(key, taskId);
+  const vnis = vnisOf(names);
+  for (const end of names.endpoints) {
+    for (const key of keysOf(end, vnis)) tasks.set(key, end.taskId);
   }
   return (flow) => {
     const taskId = tasks.get(backendKey(flow));
@@ -209,13 +210,13 @@ const PROTOCOL_NAMES: ReadonlyMap<number, string> = new Map([
 ]);
 
 /** Names of services by their VIPs. */
-function vipNames({ services, networks }: FlowNames): ReadonlyMap<string, string> {
-  const vnis = new Map(networks.map(({ id, vni }) => [id, vni]));
+function vipNames(names: FlowNames): ReadonlyMap<string, string> {
+  const vnis = vnisOf(names);
   const found = new Map<string, string>();
   const add = (scope: number, vips: readonly (string | undefined)[], name: string): void => {
     for (const vip of vips) if (vip !== undefined) found.set(addressKey(scope, parseIp(vip)), name);
   };
-  for (const { name, vips, ingressVip, ingressVip6 } of services) {
+  for (const { name, vips, ingressVip, ingressVip6 } of names.services) {
     for (const { networkId, address, address6 } of vips) {
       add(vnis.get(networkId) ?? NO_SCOPE, [address, address6], name);
     }
@@ -228,15 +229,20 @@ function endsOf(
   names: FlowNames,
   isWanted: (endpoint: FlowEndpoint) => boolean,
 ): ReadonlySet<string> {
-  return new Set(names.endpoints.filter(isWanted).flatMap((endpoint) => keysOf(endpoint, names)));
+  const vnis = vnisOf(names);
+  return new Set(names.endpoints.filter(isWanted).flatMap((endpoint) => keysOf(endpoint, vnis)));
+}
+
+function vnisOf({ networks }: FlowNames): ReadonlyMap<string, number> {
+  return new Map(networks.map(({ id, vni }) => [id, vni]));
 }
 
 /** The keys of an endpoint's addresses; none if its network is not known here. */
 function keysOf(
-  { networkId, address, address6 }: Omit<FlowEndpoint, 'taskId' | 'serviceId'>,
-  { networks }: FlowNames,
+  { networkId, address, address6 }: FlowEndpoint,
+  vnis: ReadonlyMap<string, number>,
 ): string[] {
-  const vni = networks.find(({ id }) => id === networkId)?.vni;
+  const vni = vnis.get(networkId);
   if (vni === undefined) return [];
   const addresses = address6 === undefined ? [address] : [address, address6];
   return addresses.map((one) => addressKey(vni, one));

@@ -9,7 +9,6 @@ import { flowTableBytes } from '../routing-mesh/flow-table.ts';
 import { FlowTableReader } from '../routing-mesh/flow-table-reader.ts';
 import type { CaptureNames, NamedPort } from './capture-target.ts';
 import { Captures } from './captures.ts';
-import type { PlacedEndpoint } from './desired-tables.ts';
 import {
   announcingNodes,
   type DigestReport,
@@ -18,9 +17,9 @@ import {
   type EndpointRequest,
   endpointReports,
 } from './endpoint-report.ts';
+import type { EndpointView, VisibleEntry } from './endpoint-view.ts';
 import { namedTask } from './find-named.ts';
 import { type FlowNames, type FlowPage, type FlowRequest, flowPage } from './flow-report.ts';
-import type { PlacedVtep, VisibleEntry } from './gossip-view.ts';
 import { type MemberReport, memberReports } from './member-report.ts';
 import { type PeerReport, type PlacedPeer, peerName, peerReports } from './peer-report.ts';
 import type { PeerSlots } from './peer-slots.ts';
@@ -41,10 +40,7 @@ export interface InsightDeps {
   /** What gossip shows. */
   readonly entries: () => readonly VisibleEntry[];
   /** What the nodes announce. */
-  readonly view: () => {
-    readonly endpoints: readonly PlacedEndpoint[];
-    readonly vteps: readonly PlacedVtep[];
-  };
+  readonly view: Pick<EndpointView, 'endpoints' | 'vteps'>;
 }
 
 /** What an operator can see of the packets of this node, under the names that people use. */
@@ -104,7 +100,7 @@ export class Insight {
 
   #peers(): PlacedPeer[] {
     const { slots, view } = this.#deps;
-    return view().vteps.map((vtep) => ({ ...vtep, slot: slots.slotOf(vtep.address) }));
+    return Array.from(view.vteps(), (vtep) => ({ ...vtep, slot: slots.slotOf(vtep.address) }));
   }
 
   #captureNames(): CaptureNames {
@@ -128,7 +124,7 @@ export class Insight {
       networks,
       services,
       tasks: tasks.map(namedTask),
-      endpoints: view().endpoints.map(({ record }) => record),
+      endpoints: Array.from(view.endpoints(), ({ record }) => record),
     };
   }
 }

@@ -14,6 +14,8 @@ export function addNodeMetrics(metrics: Metrics, node: () => Node | undefined): 
   addPeerMetrics(metrics, node);
   addGossipMetrics(metrics, node);
   addGossipKeyMetrics(metrics, node);
+  addConvergenceMetrics(metrics, node);
+  addApplyMetrics(metrics, node);
   addEncryptionMetrics(metrics, node);
   addPathMetrics(metrics, node);
   metrics.add({
@@ -134,10 +136,9 @@ function addTableMetrics(metrics: Metrics, node: () => Node | undefined): void {
     read: () => {
       const current = node();
       const names = new Map(current?.assignments?.services.map(({ id, name }) => [id, name]) ?? []);
-      const backends = current?.peers.view().endpoints ?? [];
-      return countBy(backends, ({ record: { serviceId, state } }) => ({
-        service: names.get(serviceId) ?? serviceId,
-        state,
+      return Array.from(current?.peers.view.counts() ?? [], ({ serviceId, state, count }) => ({
+        labels: { service: names.get(serviceId) ?? serviceId, state },
+        value: count,
       }));
     },
   });
@@ -196,6 +197,35 @@ function addGossipMetrics(metrics: Metrics, node: () => Node | undefined): void 
   });
 }
 
+/** How far the endpoint tables of this node are from those of the others. */
+function addConvergenceMetrics(metrics: Metrics, node: () => Node | undefined): void {
+  const stats = () => node()?.peers.syncStats();
+  metrics.add({
+    name: 'weft_gossip_update_age_seconds',
+    kind: 'gauge',
+    help: "Age of each node's newest change of its endpoints when it came here, by both nodes' clocks.",
+    labels: ['node'],
+    read: () =>
+      Array.from(stats()?.lagMs ?? [], ([name, lagMs]) => {
+        return { labels: { node: name }, value: lagMs / 1000 };
+      }),
+  });
+  metrics.add({
+    name: 'weft_gossip_digest_mismatches_total',
+    kind: 'counter',
+    help: 'Digests of other nodes that differed from this one: some of them are of changes under way.',
+    labels: [],
+    read: () => [{ labels: {}, value: stats()?.mismatches ?? 0 }],
+  });
+  metrics.add({
+    name: 'weft_gossip_repairs_total',
+    kind: 'counter',
+    help: 'Changes that came by comparing tables, because their broadcast did not.',
+    labels: [],
+    read: () => [{ labels: {}, value: stats()?.repairs ?? 0 }],
+  });
+}
+
 function addGossipKeyMetrics(metrics: Metrics, node: () => Node | undefined): void {
   metrics.add({
     name: 'weft_gossip_keys',
@@ -206,6 +236,14 @@ function addGossipKeyMetrics(metrics: Metrics, node: () => Node | undefined): vo
       const current = node();
       return current === undefined ? [] : [{ labels: {}, value: current.gossipKeys.count }];
     },
+  });
+}
+
+function addApplyMetrics(metrics: Metrics, node: () => Node | undefined): void {
+  metrics.addHistogram({
+    name: 'weft_endpoint_apply_seconds',
+    help: 'From when gossip tells of a change of another node until the data plane has it.',
+    read: () => node()?.peers.applyTimes.seconds,
   });
 }
 

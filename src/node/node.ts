@@ -25,7 +25,7 @@ import type { LogOptions, LogRecord } from '../runtime/task-runtime.ts';
 import { TaskStore } from '../runtime/task-store.ts';
 import { innerMtuBytes } from '../vxlan/overhead.ts';
 import { Attachments } from './attachments.ts';
-import type { TableSources } from './desired-tables.ts';
+import { DesiredTables } from './desired-tables.ts';
 import { Encryption, encryptedPeers } from './encryption.ts';
 import type { GossipKeyFile } from './gossip-key-file.ts';
 import { GossipKeys } from './gossip-keys.ts';
@@ -100,6 +100,7 @@ export class Node {
   readonly #executor: TaskExecutor;
   readonly #attachments: Attachments;
   readonly #session: Session;
+  readonly #desired: DesiredTables;
   readonly #tables: TableSync;
   readonly #slots: PeerSlots;
   /** What operators look into. */
@@ -110,6 +111,8 @@ export class Node {
   #hasWarned = false;
   #manager: string | undefined;
   #nextPortId = 1;
+  /** Which VTEPs the paths lead to. */
+  #followedVteps = 0;
   /** Assignments are worked off one after the other. */
   #work: Promise<void> = Promise.resolve();
   readonly #portRetry: NodeJS.Timeout;
@@ -133,7 +136,6 @@ export class Node {
     this.dataPlane = dataPlane;
     this.#keeper = keeper;
     this.#opener = new TapOpener(keeper);
-    this.#tables = new TableSync(dataPlane, log, () => this.#sources());
     this.paths = new PathMonitor(
       {
         clock,
@@ -159,7 +161,7 @@ export class Node {
         identity,
         settings,
         description: options.description,
-        memoryFile: `${options.runDir}/endpoints.json`,
+        memoryFile: `${options.runDir}/endpoints.jsonl`,
       },
     );
     this.gossipKeys = new GossipKeys({
@@ -167,6 +169,8 @@ export class Node {
       log,
       apply: (keys, modes) => this.#peers.setKeys(keys, modes),
     });
+    this.#desired = new DesiredTables(this.#peers.view, (vteps) => this.#slots.place(vteps));
+    this.#tables = new TableSync(dataPlane, log, () => this.#desired.changes());
     this.#attachments = new Attachments({
       dataPlane,
       opener: this.#opener,
@@ -200,8 +204,8 @@ export class Node {
       ports: () => this.#attachments.ports(),
       hostPortId: () => this.#hostPort?.portId,
       members: () => this.#peers.members(),
-      entries: () => this.#peers.entries(),
-      view: () => this.#peers.view(),
+      entries: () => this.#peers.visible(),
+      view: this.#peers.view,
     });
     this.#portRetry = setInterval(() => this.#retryPorts(), PORT_RETRY_MS);
   }
@@ -372,6 +376,7 @@ export class Node {
     if (known !== undefined) await this.#know(known);
     await Promise.all([this.#executor.restore(), known && this.#openHostPort(known)]);
     this.#isRestored = true;
+    this.#define();
     await this.#applyTables();
     await this.dataPlane.serve();
     this.#keeper.dropOffered();
@@ -403,18 +408,17 @@ export class Node {
 
   /** A path is probed as soon as the packet thread knows its VTEP. */
   async #applyTables(): Promise<void> {
-    await this.#tables.sync();
-    this.paths.follow(this.#peers.view().vteps);
+    const { view, applyTimes } = this.#peers;
+    await applyTimes.during(() => this.#tables.sync());
+    if (this.#followedVteps === view.vtepsVersion) return;
+    this.#followedVteps = view.vtepsVersion;
+    this.paths.follow([...view.vteps()]);
   }
 
-  #sources(): TableSources {
-    const { endpoints, vteps } = this.#peers.view();
-    return {
-      networks: this.#assignments?.networks ?? [],
-      services: this.#isRestored ? (this.#assignments?.services ?? []) : [],
-      endpoints,
-      vteps: this.#slots.place(vteps),
-    };
+  /** @throws {RangeError} if an address or VNI that the manager said is none */
+  #define(): void {
+    const { networks = [], services = [] } = this.#assignments ?? {};
+    this.#desired.define({ networks, services: this.#isRestored ? services : [] });
   }
 
   #connected(manager: string | undefined): void {
@@ -465,6 +469,7 @@ export class Node {
   async #know(assignments: AssignmentSet): Promise<void> {
     this.#assignments = assignments;
     this.encryption.setPeers(encryptedPeers(assignments));
+    this.#define();
     await this.#applyTables();
   }
 

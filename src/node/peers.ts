@@ -1,8 +1,10 @@
 import type { Clock, Log, Random } from '../core/capabilities.ts';
+import { parseIp } from '../core/ip.ts';
 import type { Json } from '../core/store.ts';
 import type { GossipEvent } from '../gossip/effects.ts';
+import type { SyncStats } from '../gossip/endpoint-sync.ts';
 import { Gossip } from '../gossip/gossip.ts';
-import type { MemberState, MemberView } from '../gossip/member.ts';
+import type { MemberView } from '../gossip/member.ts';
 import { PROFILE_TUNINGS } from '../gossip/profiles.ts';
 import { NodeGossipCipher } from '../io/gossip-cipher.ts';
 import { GossipTransport } from '../io/gossip-transport.ts';
@@ -10,9 +12,9 @@ import { removeFile } from '../io/json-file.ts';
 import { splitHostPort } from '../io/manager-client.ts';
 import type { GossipSettings } from '../manager/gossip-protocol.ts';
 import type { NodeDescription } from '../manager/session-protocol.ts';
-import type { PlacedEndpoint } from './desired-tables.ts';
-import { VTEP_KEY } from './endpoint-record.ts';
-import { type PlacedVtep, placedEndpoints, type VisibleEntry, vtepRecords } from './gossip-view.ts';
+import { ApplyTimes } from './apply-times.ts';
+import { type EndpointRecord, endpointText, VTEP_KEY, writeVtepRecord } from './endpoint-record.ts';
+import { EndpointView, type VisibleEntry } from './endpoint-view.ts';
 import type { Identity } from './identity.ts';
 import { RememberedEndpoints } from './remembered-endpoints.ts';
 
@@ -21,7 +23,7 @@ export interface PeersDeps {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
-  /** Something that {@link Peers.view} shows may have changed. */
+  /** Something that {@link Peers.view} shows has changed. */
   readonly onChanged: () => void;
   /** Gossip has declared another node dead. */
   readonly onFailed: (nodeId: string) => void;
@@ -37,8 +39,24 @@ export interface PeersOptions {
   readonly memoryFile: string;
 }
 
+/** An endpoint as a node announces it. */
+export interface AnnouncedEndpoint {
+  /** Id of the node that has it. */
+  readonly node: string;
+  readonly key: string;
+  readonly record: EndpointRecord;
+  /** Equal for equal endpoints, on every node and whenever they were announced. */
+  readonly text: string;
+  /** Whether gossip has not told of its node yet, and the last agent is believed. */
+  readonly isRemembered: boolean;
+}
+
 /** The other nodes, what they announce, and what this node announces to them. */
 export class Peers {
+  /** What all live nodes announce. */
+  readonly view: EndpointView;
+  /** From when gossip tells of a change of another node until the data plane has it. */
+  readonly applyTimes: ApplyTimes;
   readonly #deps: PeersDeps;
   readonly #identity: Identity;
   readonly #memoryFile: string;
@@ -47,6 +65,8 @@ export class Peers {
   readonly #remembered: RememberedEndpoints;
   /** Seeds to join by once it starts; undefined from then on. */
   #early: string[] | undefined = [];
+  /** Whether what was announced goes out at the end of this turn of the event loop. */
+  #isTelling = false;
   #closed = false;
 
   constructor(deps: PeersDeps, options: PeersOptions) {
@@ -58,7 +78,7 @@ export class Peers {
     this.#identity = identity;
     this.#memoryFile = memoryFile;
     this.#gossip = new Gossip(
-      { random, cipher: new NodeGossipCipher() },
+      { random, cipher: new NodeGossipCipher(), epochMs: () => clock.epochMs() },
       {
         name: identity.nodeId,
         address: identity.advertiseAddress,
@@ -78,10 +98,15 @@ export class Peers {
       { clock, log, gossip: this.#gossip },
       { onEvent: (event) => this.#hear(event) },
     );
-    this.#remembered = new RememberedEndpoints(memoryFile, () => deps.onChanged());
+    const { nodeId, advertiseAddress, dataPathPort } = identity;
+    this.view = new EndpointView(nodeId);
+    this.applyTimes = new ApplyTimes(() => clock.nowMs());
+    this.#remembered = new RememberedEndpoints(this.view, nodeId, memoryFile, () =>
+      deps.onChanged(),
+    );
     // Not announced as a change: who made this object cannot be told of it yet.
-    const vtep = { address: identity.advertiseAddress, port: identity.dataPathPort, hostname };
-    this.#gossip.table.setLocal(VTEP_KEY, vtep);
+    const vtep = { address: parseIp(advertiseAddress), port: dataPathPort, hostname };
+    this.#set(VTEP_KEY, writeVtepRecord(vtep));
   }
 
   /** Recalls what the last agent of this host knew; gossip itself is silent until {@link start}. */
@@ -136,25 +161,22 @@ export class Peers {
   /** Puts an entry into this node's own record, or takes it out (`undefined`). */
   announce(key: string, value: Json | undefined): void {
     if (this.#closed) return;
-    if (value === undefined) this.#gossip.table.deleteLocal(key);
-    else this.#gossip.table.setLocal(key, value);
+    this.#set(key, value);
+    this.#tellSoon();
     this.#deps.onChanged();
   }
 
-  /** Endpoints of all live nodes, this one included, and the VTEPs of the others. */
-  view(): { readonly endpoints: readonly PlacedEndpoint[]; readonly vteps: readonly PlacedVtep[] } {
-    const { nodeId } = this.#identity;
-    const told = [...this.#gossip.table.visible()];
-    const visible = this.#remembered.complete(told, this.#membersIn(['dead', 'left']));
-    this.#remembered.remember(visible.filter(({ node }) => node !== nodeId));
-    return {
-      endpoints: placedEndpoints(visible, nodeId, this.#membersIn(['suspect'])),
-      vteps: vtepRecords(visible, nodeId),
-    };
+  /** All announced endpoints that can be read, this node's included, in no particular order. */
+  *entries(): Generator<AnnouncedEndpoint> {
+    for (const { by, key, record } of this.view.announced()) {
+      const { node } = by;
+      const isRemembered = this.#remembered.isBelieved(node);
+      yield { node, key, record, text: endpointText(record), isRemembered };
+    }
   }
 
   /** What gossip shows of all live nodes, this one included. */
-  entries(): readonly VisibleEntry[] {
+  visible(): readonly VisibleEntry[] {
     return [...this.#gossip.table.visible()];
   }
 
@@ -173,6 +195,11 @@ export class Peers {
     return this.#transport.counters();
   }
 
+  /** How the endpoint tables compare with those of other nodes. */
+  syncStats(): SyncStats {
+    return this.#gossip.syncStats();
+  }
+
   /** Tells the others that this node is gone for good, and forgets them. */
   async leave(): Promise<void> {
     if (this.isStarted) await this.#transport.leave();
@@ -188,23 +215,47 @@ export class Peers {
     await this.#remembered.close();
   }
 
+  /** What is announced together goes out together. */
+  #tellSoon(): void {
+    if (this.#isTelling || !this.isStarted) return;
+    this.#isTelling = true;
+    setImmediate(() => {
+      this.#isTelling = false;
+      if (!this.#closed) this.#transport.announce();
+    });
+  }
+
   #hear(event: GossipEvent): void {
     const { log, onChanged, onFailed } = this.#deps;
-    if (event.kind === 'member') {
-      const { name, address } = event.member;
-      log.info({ node: name, address, change: event.change }, 'member changed');
-      if (event.change === 'failed') onFailed(name);
-    } else if (event.kind === 'conflict') {
-      log.error(
-        { node: event.member.name, claimed: event.claimed },
-        'two nodes have the same name',
-      );
+    switch (event.kind) {
+      case 'member': {
+        const { name, address, state } = event.member;
+        log.info({ node: name, address, change: event.change }, 'member changed');
+        if (event.change === 'failed') onFailed(name);
+        this.#remembered.setMember(name, state);
+        break;
+      }
+      case 'endpoints':
+        if (event.node !== this.#identity.nodeId) this.applyTimes.heard();
+        this.#remembered.change(event);
+        break;
+      case 'conflict': {
+        const { member, claimed } = event;
+        log.error({ node: member.name, claimed }, 'two nodes have the same name');
+        return;
+      }
+      default:
+        return;
     }
     onChanged();
   }
 
-  #membersIn(states: readonly MemberState[]): ReadonlySet<string> {
-    const members = this.#gossip.members().filter(({ state }) => states.includes(state));
-    return new Set(members.map(({ name }) => name));
+  #set(key: string, value: Json | undefined): void {
+    if (value === undefined) this.#gossip.table.deleteLocal(key);
+    else this.#gossip.table.setLocal(key, value);
+    const node = this.#identity.nodeId;
+    const added = value === undefined ? [] : [{ key, value }];
+    const removed = value === undefined ? [key] : [];
+    this.view.change({ node, added, changed: [], removed });
   }
 }

@@ -1,87 +1,79 @@
-import { z } from 'zod';
-import type { Json } from '../core/store.ts';
-import { readJsonFile, writeJsonFile } from '../io/json-file.ts';
-import type { VisibleEntry } from './gossip-view.ts';
+import type { EndpointChange } from '../gossip/effects.ts';
+import type { MemberState } from '../gossip/member.ts';
+import { EndpointLog } from './endpoint-log.ts';
+import type { EndpointView } from './endpoint-view.ts';
 
 /** How long what an earlier agent knew is believed before gossip has told of a node. */
 const BELIEVED_MS = 15_000;
-/** Changes are gathered for so long before they are written. */
-const WRITE_DELAY_MS = 250;
-
-const entriesSchema = z.array(
-  z.object({
-    node: z.string(),
-    key: z.string(),
-    value: z.custom<Json>((value) => value !== undefined),
-  }),
-);
 
 /**
- * What the other nodes announced when this host's agent was last alive. A new agent starts from it: until
- * gossip has told of a node anew, its endpoints are where they were, and flows to them go on.
+ * Keeps a view of what the nodes announce, and what the other ones announced when this host's agent was last
+ * alive. A new agent starts from that: until gossip has told of a node anew, its endpoints are where they
+ * were, and flows to them go on.
  */
 export class RememberedEndpoints {
-  readonly #path: string;
+  readonly #view: EndpointView;
+  readonly #self: string;
+  readonly #log: EndpointLog;
   readonly #onExpired: () => void;
-  #entries: readonly VisibleEntry[] = [];
+  /** Nodes that are believed to be as the last agent knew them. */
+  readonly #believed = new Set<string>();
   #expiry: NodeJS.Timeout | undefined;
-  #latest: readonly VisibleEntry[] | undefined;
-  #timer: NodeJS.Timeout | undefined;
-  #writing: Promise<void> = Promise.resolve();
 
   /**
+   * @param self - Id of this node.
    * @param path - On a tmpfs: after a boot nothing of it is true any more.
-   * @param onExpired - Told when what was remembered is no longer believed.
+   * @param onExpired - Told when what was remembered is no longer believed, and gone from the view.
    */
-  constructor(path: string, onExpired: () => void) {
-    this.#path = path;
+  constructor(view: EndpointView, self: string, path: string, onExpired: () => void) {
+    this.#view = view;
+    this.#self = self;
+    this.#log = new EndpointLog(path, () => view.others());
     this.#onExpired = onExpired;
   }
 
-  /** Reads what was remembered. A file that cannot be read is as good as none. */
+  /** Reads what was remembered, before gossip tells anything. A file that cannot be read is as good as none. */
   async load(): Promise<void> {
-    const value = await readJsonFile(this.#path).catch(() => undefined);
-    const parsed = entriesSchema.safeParse(value);
-    if (!parsed.success || parsed.data.length === 0) return;
-    this.#entries = parsed.data;
+    for (const [node, entries] of await this.#log.read()) {
+      if (entries.size === 0 || node === this.#self) continue;
+      this.#believed.add(node);
+      const added = Array.from(entries, ([key, value]) => ({ key, value }));
+      this.#view.change({ node, added, changed: [], removed: [] });
+    }
+    if (this.#believed.size === 0) return;
     this.#expiry = setTimeout(() => {
-      this.#entries = [];
+      for (const node of this.#believed) this.#forget(node);
       this.#onExpired();
     }, BELIEVED_MS);
   }
 
-  /**
-   * Adds what is still believed to what gossip shows.
-   *
-   * @param visible - What gossip shows now.
-   * @param gone - Names of the members that gossip knows to have failed or left.
-   */
-  complete(visible: readonly VisibleEntry[], gone: ReadonlySet<string>): readonly VisibleEntry[] {
-    if (this.#entries.length === 0) return visible;
-    const told = new Set(visible.map(({ node }) => node));
-    const missing = this.#entries.filter(({ node }) => !told.has(node) && !gone.has(node));
-    return [...visible, ...missing];
+  /** Whether what the view shows of a node is what the last agent knew. */
+  isBelieved(node: string): boolean {
+    return this.#believed.has(node);
   }
 
-  /** Remembers what the other nodes announce now. */
-  remember(entries: readonly VisibleEntry[]): void {
-    this.#latest = entries;
-    this.#timer ??= setTimeout(() => this.#write(), WRITE_DELAY_MS);
+  /** Takes what gossip tells of a node's entries, this one included. */
+  change(change: EndpointChange): void {
+    this.#forget(change.node);
+    this.#view.change(change);
+    if (change.node !== this.#self) this.#log.note(change);
+  }
+
+  /** Takes what gossip tells of a member. */
+  setMember(node: string, state: MemberState): void {
+    if (state === 'dead' || state === 'left') this.#forget(node);
+    this.#view.suspect(node, state === 'suspect');
   }
 
   /** Writes what is not written yet. */
   async close(): Promise<void> {
     clearTimeout(this.#expiry);
-    this.#write();
-    await this.#writing;
+    await this.#log.close();
   }
 
-  #write(): void {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    const entries = this.#latest;
-    if (entries === undefined) return;
-    this.#latest = undefined;
-    this.#writing = this.#writing.then(() => writeJsonFile(this.#path, entries)).catch(() => {});
+  #forget(node: string): void {
+    if (!this.#believed.delete(node)) return;
+    this.#view.drop(node);
+    this.#log.forget(node);
   }
 }

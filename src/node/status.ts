@@ -41,7 +41,7 @@ export async function nodeStatus(
       vteps,
       networks,
       endpoints,
-      services: services.length,
+      services,
       flows,
       mtuBytes: node.overlayMtuBytes,
       aead,

@@ -93,6 +93,8 @@ export class FlowTable {
   #evictions = 0;
   /** The sets' headers by byte, for tags. */
   readonly #tags: Uint8Array;
+  /** The same four bytes at a time. */
+  readonly #tagWords: Int32Array;
   readonly #setMask: number;
   readonly #hashKey: FlowHashKey;
   readonly #counts: Int32Array;
@@ -127,6 +129,7 @@ export class FlowTable {
       high: view.getInt32(HEADER_HASH_KEY + 4, true),
     };
     const words = new Int32Array(memory.buffer, memory.byteOffset, (HEADER_BYTES + setBytes) / 4);
+    this.#tagWords = words.subarray(HEADER_BYTES / 4);
     this.#lock = new FlowLock({
       words,
       lock: HEADER_LOCK / 4,
@@ -297,6 +300,19 @@ export class FlowTable {
   /** Whether `slot` holds an entry, expired or not. */
   isUsed(slot: number): boolean {
     return this.#tags[tagAt(slot)] !== 0;
+  }
+
+  /** The first slot from `slot` on that is used, or the capacity. Free sets are passed over whole. */
+  nextUsed(slot: number): number {
+    const words = this.#tagWords;
+    let next = slot;
+    while (next < this.capacity) {
+      const word = ((next / FLOW_WAYS) | 0) * (SET_BYTES / 4) + SET_TAGS / 4;
+      if (next % FLOW_WAYS === 0 && words[word] === 0 && words[word + 1] === 0) next += FLOW_WAYS;
+      else if (this.isUsed(next)) return next;
+      else next += 1;
+    }
+    return this.capacity;
   }
 
   /** Whether `count` slots from `first` on are all free. */

@@ -62,8 +62,15 @@ export function buildMaglevTable(backends: readonly MaglevBackend[], table: Uint
       walk.credit += walk.share;
       if (walk.credit < 1) continue;
       walk.credit -= 1;
-      while (table[walk.slot] !== MAGLEV_NONE) walk.slot = (walk.slot + walk.skip) % MAGLEV_SLOTS;
-      table[walk.slot] = walk.index;
+      // Most of the work is here: a backend walks past some ten taken slots for each that it finds free.
+      const { skip } = walk;
+      let { slot } = walk;
+      while (table[slot] !== MAGLEV_NONE) {
+        slot += skip;
+        if (slot >= MAGLEV_SLOTS) slot -= MAGLEV_SLOTS;
+      }
+      walk.slot = slot;
+      table[slot] = walk.index;
       free -= 1;
       if (free === 0) return;
     }

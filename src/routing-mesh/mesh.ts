@@ -1,4 +1,5 @@
-import { AddressWords } from '../core/address-words.ts';
+import { AddressMap } from '../core/address-map.ts';
+import type { AddressWords } from '../core/address-words.ts';
 import type { Ip } from '../core/ip.ts';
 import type { Packet } from '../core/packet.ts';
 import { ACTION_FORWARD, Flow } from './flow-entry.ts';
@@ -11,12 +12,14 @@ import {
   type BackendStatus,
   type MeshBackend,
   type MeshService,
-  type Service,
   ServiceTable,
 } from './services.ts';
 import { MARK_GONE } from './tcp-tracking.ts';
 import { toTicks } from './ticks.ts';
 import type { Verdict, VtepOrigin } from './verdict.ts';
+
+/** Where the backends of a service are: addresses by scope. */
+type BackendAddresses = ReadonlyMap<number, AddressMap<true>>;
 
 /** What a {@link Mesh} is made of. */
 export interface MeshOptions extends FlowTableOptions {
@@ -36,6 +39,9 @@ export class Mesh {
   readonly #services = new ServiceTable();
   readonly #flows: FlowTable;
   readonly #path: PacketPath;
+  /** VIPs whose flows are yet to be looked at: by scope. BOUNDED by the changes of one batch. */
+  #unmarked = new Map<number, AddressMap<BackendAddresses>>();
+  #isBatch = false;
 
   /**
    * @param options - Memory of the flow table: flows that it holds from an earlier run go on. Threads that
@@ -56,17 +62,31 @@ export class Mesh {
   /**
    * Adds a service or replaces it. Flows whose backend is no longer listed are marked: the client's next
    * TCP packet is refused, its next UDP packet gets another backend. Listed again before that,
-   * the backend keeps them. Scans the flow table once.
+   * the backend keeps them. Scans the flow table if the backends' addresses are not the same.
    *
    * @throws {RangeError} if a backend or the gateway is wrong; the service is as it was
    */
   setService(spec: MeshService): void {
-    this.#markFlows(spec.scope, spec.vip, this.#services.set(spec));
+    const { scope, vip } = spec;
+    const before = this.#services.get(scope, vip);
+    const service = this.#services.set(spec);
+    if (before === undefined || !service.hasSameAddresses(before)) this.#changed(scope, vip);
   }
 
-  /** Removes a service. Its flows fare as if all its backends had left. Scans the flow table once. */
+  /** Removes a service. Its flows fare as if all its backends had left. Scans the flow table. */
   removeService(scope: number, vip: Ip): void {
-    if (this.#services.delete(scope, vip)) this.#markFlows(scope, vip, undefined);
+    if (this.#services.delete(scope, vip)) this.#changed(scope, vip);
+  }
+
+  /** Makes changes of services together: the flow table is scanned once, at their end. */
+  together(change: () => void): void {
+    this.#isBatch = true;
+    try {
+      change();
+    } finally {
+      this.#isBatch = false;
+      this.#markFlows();
+    }
   }
 
   /** Whether `address` is a VIP of `scope`. Allocates nothing. */
@@ -82,6 +102,11 @@ export class Mesh {
   /** The backends of a service with their counters; none if there is no such service. */
   backendStatus(scope: number, vip: Ip): readonly BackendStatus[] {
     return this.#services.get(scope, vip)?.status() ?? [];
+  }
+
+  /** How many services there are. */
+  get size(): number {
+    return this.#services.size;
   }
 
   /** Every service, as it was set last. */
@@ -163,21 +188,28 @@ export class Mesh {
     this.#path.fromVtep(packet, view, origin, partialChecksum, nowMs, verdict);
   }
 
-  /** Marks the flows to a VIP whose backend is not in `service`, and takes the mark off the others. */
-  #markFlows(scope: number, vip: Ip, service: Service | undefined): void {
-    const vipWords = AddressWords.of(vip);
+  #changed(scope: number, vip: Ip): void {
+    const vips = this.#unmarked.get(scope) ?? new AddressMap();
+    this.#unmarked.set(scope, vips);
+    vips.set(vip, this.#services.get(scope, vip)?.addresses() ?? new Map());
+    if (!this.#isBatch) this.#markFlows();
+  }
+
+  /** Marks the flows to changed VIPs whose backend is not listed, and takes the mark off the others. */
+  #markFlows(): void {
+    const changed = this.#unmarked;
+    if (changed.size === 0) return;
+    this.#unmarked = new Map();
+    const flows = this.#flows;
     const key = new FlowKey();
     const flow = new Flow();
-    for (let slot = 0; slot < this.#flows.capacity; slot++) {
-      if (!this.#flows.isUsed(slot) || !this.#flows.readSlot(slot, key, flow)) continue;
-      const isOfService =
-        flow.action === ACTION_FORWARD &&
-        scopeOf(key.owner) === scope &&
-        key.destination.equals(vipWords);
-      if (!isOfService) continue;
-      const isListed = service?.hasBackendAt(flow.outScope, flow.rewrite.destination) === true;
+    for (let slot = flows.nextUsed(0); slot < flows.capacity; slot = flows.nextUsed(slot + 1)) {
+      if (!flows.readSlot(slot, key, flow) || flow.action !== ACTION_FORWARD) continue;
+      const listed = changed.get(scopeOf(key.owner))?.find(key.destination);
+      if (listed === undefined) continue;
+      const isListed = listed.get(flow.outScope)?.find(flow.rewrite.destination) === true;
       const isMarked = ((flow.status >>> 8) & MARK_GONE) !== 0;
-      if (isListed === isMarked) this.#flows.mark(key, slot, MARK_GONE, !isListed);
+      if (isListed === isMarked) flows.mark(key, slot, MARK_GONE, !isListed);
     }
   }
 }

@@ -51,17 +51,16 @@ export class Service {
   readonly gatewayWords: AddressWords;
   /** Sorted by ID. */
   readonly backends: readonly MeshBackend[];
-  readonly #table = new Uint16Array(MAGLEV_SLOTS);
+  readonly #table: Uint16Array;
   /** Indexes of the backends that take new flows, and the place of each backend in it. */
   readonly #eligible: Uint16Array;
   readonly #places: Uint16Array;
   readonly #newFlows: Float64Array;
   /** Where each of the backends is. */
   readonly #targets: readonly BackendTarget[];
-  readonly #addressesByScope = new Map<number, AddressMap<true>>();
 
   /**
-   * @param previous - The service that this one replaces: its counters go on.
+   * @param previous - The service that this one replaces, and whose table it takes: its counters go on.
    * @throws {RangeError} naming the backend or gateway that is wrong
    */
   constructor(spec: MeshService, previous: Service | undefined) {
@@ -75,6 +74,7 @@ export class Service {
       id,
       weight: state === 'active' ? weight : 0,
     }));
+    this.#table = previous === undefined ? new Uint16Array(MAGLEV_SLOTS) : previous.#table;
     buildMaglevTable(weights, this.#table);
     const eligible = [...weights.keys()].filter((index) => weights[index]?.weight !== 0);
     this.#eligible = Uint16Array.from(eligible);
@@ -87,11 +87,6 @@ export class Service {
       scope,
       address: AddressWords.of(address),
     }));
-    for (const { scope, address } of this.backends) {
-      const addresses = this.#addressesByScope.get(scope) ?? new AddressMap();
-      addresses.set(address, true);
-      this.#addressesByScope.set(scope, addresses);
-    }
   }
 
   /**
@@ -114,9 +109,25 @@ export class Service {
     return this.#targets[index];
   }
 
-  /** Whether some backend, draining or not, has this address. */
-  hasBackendAt(scope: number, address: AddressWords): boolean {
-    return this.#addressesByScope.get(scope)?.find(address) === true;
+  /** Whether its backends, draining ones included, are at the same addresses as those of `other`. */
+  hasSameAddresses(other: Service): boolean {
+    if (this.backends.length !== other.backends.length) return false;
+    // Both are sorted by ID. One that has another address, or is another one, is reason enough to look.
+    return this.backends.every(({ scope, address }, index) => {
+      const before = other.backends[index];
+      return before?.scope === scope && before.address === address;
+    });
+  }
+
+  /** Where its backends are, draining ones included: addresses by scope. */
+  addresses(): ReadonlyMap<number, AddressMap<true>> {
+    const byScope = new Map<number, AddressMap<true>>();
+    for (const { scope, address } of this.backends) {
+      const addresses = byScope.get(scope) ?? new AddressMap();
+      addresses.set(address, true);
+      byScope.set(scope, addresses);
+    }
+    return byScope;
   }
 
   /** The backends and what they got. */
@@ -134,6 +145,12 @@ export class Service {
  */
 export class ServiceTable {
   readonly #byScope = new Map<number, AddressMap<Service>>();
+  #size = 0;
+
+  /** How many there are. */
+  get size(): number {
+    return this.#size;
+  }
 
   /** The service whose VIP `address` is. Allocates nothing. */
   find(scope: number, address: AddressWords): Service | undefined {
@@ -151,7 +168,9 @@ export class ServiceTable {
    * @throws {RangeError} if a backend or the gateway is wrong; the table is as it was
    */
   set(spec: MeshService): Service {
-    const service = new Service(spec, this.get(spec.scope, spec.vip));
+    const previous = this.get(spec.scope, spec.vip);
+    const service = new Service(spec, previous);
+    if (previous === undefined) this.#size += 1;
     const services = this.#byScope.get(spec.scope) ?? new AddressMap<Service>();
     services.set(spec.vip, service);
     this.#byScope.set(spec.scope, services);
@@ -163,6 +182,7 @@ export class ServiceTable {
     const services = this.#byScope.get(scope);
     const existed = services?.delete(vip) === true;
     if (services?.size === 0) this.#byScope.delete(scope);
+    if (existed) this.#size -= 1;
     return existed;
   }
 

@@ -1,6 +1,6 @@
 import { type Ipv4, type Ipv4Cidr, type Mac, type MacWords, macWords } from '../core/address.ts';
 import { AddressMap } from '../core/address-map.ts';
-import { AddressWords, linkLocalOf } from '../core/address-words.ts';
+import { AddressWords, isLinkLocalOf, linkLocalOf } from '../core/address-words.ts';
 import type { Ipv6 } from '../core/ip.ts';
 
 /** What names an endpoint on its network. */
@@ -15,11 +15,8 @@ export interface EndpointNames {
 export class Endpoint<Port, Peer> implements EndpointNames, MacWords {
   readonly address: Ipv4;
   readonly address6?: Ipv6;
-  readonly mac: Mac;
   readonly macHigh: number;
   readonly macLow: number;
-  /** The IPv6 address that its interface makes of the MAC. */
-  readonly linkLocal: AddressWords;
   /** Set for an endpoint of this node. */
   readonly port: Port | undefined;
   /** Set for an endpoint of another node: its VTEP. */
@@ -28,13 +25,21 @@ export class Endpoint<Port, Peer> implements EndpointNames, MacWords {
   constructor(names: EndpointNames, where: { readonly port: Port } | { readonly peer: Peer }) {
     this.address = names.address;
     if (names.address6 !== undefined) this.address6 = names.address6;
-    this.mac = names.mac;
     const { macHigh, macLow } = macWords(names.mac);
     this.macHigh = macHigh;
     this.macLow = macLow;
-    this.linkLocal = linkLocalOf(names.mac);
     this.port = 'port' in where ? where.port : undefined;
     this.peer = 'peer' in where ? where.peer : undefined;
+  }
+
+  /** For control code: a number of 48 bits takes memory of its own, and there are many endpoints. */
+  get mac(): Mac {
+    return this.macHigh * 0x1_0000_0000 + (this.macLow >>> 0);
+  }
+
+  /** The IPv6 address that its interface makes of the MAC. For control code. */
+  get linkLocal(): AddressWords {
+    return linkLocalOf(this.mac);
   }
 }
 
@@ -138,6 +143,6 @@ export class Network<Port, Peer> {
   #byLinkLocal(address: AddressWords): Endpoint<Port, Peer> | undefined {
     const low = ((address.w2 << 16) & 0xff00_0000) | (address.w3 & 0x00ff_ffff);
     const found = this.#byMac.get(low);
-    return found?.linkLocal.equals(address) === true ? found : undefined;
+    return found !== undefined && isLinkLocalOf(found, address) ? found : undefined;
   }
 }

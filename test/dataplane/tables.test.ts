@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { test } from 'tap';
 import { GATEWAY_MAC, macOfIpv4, parseCidr, parseIpv4, parseMac } from '../../src/core/address.ts';
 import { AddressWords } from '../../src/core/address-words.ts';
@@ -308,20 +309,67 @@ test('tables: VTEPs, services and gauges', (t) => {
     networks: 2,
     endpoints: 2,
     vteps: 2,
-    services: [{ scope: BLUE, vip, backends: [{ ...backends[0], newFlows: 1 }] }],
+    services: 1,
     flows: { tcp: 1, udp: 0, icmp: 0 },
     aead: "OpenSSL of Node's binary",
   });
+  t.strictSame(mesh.backendStatus(BLUE, vip), [{ ...backends[0], newFlows: 1 }]);
   apply(
     { kind: 'removeVtep', address: VTEP_B },
     { kind: 'removeService', scope: BLUE, vip },
     { kind: 'removeNetwork', vni: 4097 },
   );
-  t.match(tables.status(), { networks: 1, vteps: 1, services: [] });
+  t.match(tables.status(), { networks: 1, vteps: 1, services: 0 });
   t.notOk(mesh.isVip(BLUE, AddressWords.of(vip)));
   t.match(peers.find(AddressWords.of(VTEP_B)), { isKnown: false }, 'an endpoint names it');
   apply(removeEndpoint('10.0.1.6', VTEP_B));
   t.equal(peers.find(AddressWords.of(VTEP_B)), undefined);
+  t.end();
+});
+
+test('tables: a peer is there while it is a member or an endpoint is behind it, and no longer', (t) => {
+  const vteps = [VTEP_B, VTEP_C];
+  const vni = fc.constantFrom(BLUE, 4097);
+  const vtep = fc.constantFrom(...vteps);
+  const address = fc.constantFrom('10.0.1.6', '10.0.1.7', '10.0.1.8');
+  const mac = fc.constantFrom('02:00:00:00:00:01', '02:00:00:00:00:02', '02:00:00:00:00:03');
+  const command: fc.Arbitrary<TableCommand> = fc.oneof(
+    vni.map((on): TableCommand => ({ ...NETWORK, vni: on })),
+    vni.map((on): TableCommand => ({ kind: 'removeNetwork', vni: on })),
+    vtep.map((at): TableCommand => ({ kind: 'setVtep', address: at, port: 4789 })),
+    vtep.map((at): TableCommand => ({ kind: 'removeVtep', address: at })),
+    fc.tuple(vni, address, vtep, mac).map(([on, text, at, its]): TableCommand => {
+      return { ...setEndpoint(text, at, its), vni: on } as TableCommand;
+    }),
+    fc.tuple(vni, address, vtep).map(([on, text, at]): TableCommand => {
+      return { ...removeEndpoint(text, at), vni: on } as TableCommand;
+    }),
+    fc.constant<TableCommand>({ kind: 'removePort', id: 1 }),
+    fc.tuple(vni, address).map(([on, text]): TableCommand => addPort(1, text, on)),
+  );
+  fc.assert(
+    fc.property(fc.array(command, { minLength: 20, maxLength: 200 }), (commands) => {
+      const { apply, tables, decide, peers } = makeTables();
+      const known = new Set<Ip>();
+      for (const one of commands) {
+        const { networks } = decide;
+        if (one.kind === 'addPort' && tables.port(one.id) !== undefined) continue;
+        if ('vni' in one && one.kind !== 'setNetwork' && !networks.has(one.vni)) continue;
+        if (one.kind === 'removeNetwork' && tables.port(1)?.scope === one.vni) continue;
+        apply(one);
+        if (one.kind === 'setVtep') known.add(one.address);
+        if (one.kind === 'removeVtep') known.delete(one.address);
+        const wanted = new Set(known);
+        for (const network of networks.values()) {
+          for (const { peer } of network.endpoints()) if (peer) wanted.add(peer.address);
+        }
+        const found = new Set(Array.from(peers, (peer) => peer.address));
+        if (found.size !== wanted.size || [...found].some((one) => !wanted.has(one))) return false;
+      }
+      return true;
+    }),
+    { numRuns: 100 }, // each has an arena, for which there is room below 2 GiB
+  );
   t.end();
 });
 

@@ -4,13 +4,15 @@ import { formatIpv4, macOfIpv4, parseIpv4 } from '../../src/core/address.ts';
 import { formatIp, parseIpv6 } from '../../src/core/ip.ts';
 import type { DataPlaneCommand } from '../../src/dataplane/commands.ts';
 import type { NetworkAssignment, ServiceAssignment } from '../../src/manager/session-protocol.ts';
+import { DesiredTables, type PlaceVteps } from '../../src/node/desired-tables.ts';
 import {
-  desiredTables,
-  type PlacedEndpoint,
-  type TableSources,
-  tableChanges,
-} from '../../src/node/desired-tables.ts';
-import type { EndpointState, VtepRecord } from '../../src/node/endpoint-record.ts';
+  type EndpointState,
+  VTEP_KEY,
+  type VtepRecord,
+  writeEndpointRecord,
+  writeVtepRecord,
+} from '../../src/node/endpoint-record.ts';
+import { EndpointView, type PlacedEndpoint } from '../../src/node/endpoint-view.ts';
 
 const INGRESS: NetworkAssignment = {
   id: 'ingress',
@@ -66,6 +68,14 @@ function placed(spec: EndpointSpec): PlacedEndpoint {
   return { record, vtep: spec.vtep, suspect: spec.suspect ?? false };
 }
 
+/** What tables follow from, all in one. */
+interface TableSources {
+  readonly networks: readonly NetworkAssignment[];
+  readonly services: readonly ServiceAssignment[];
+  readonly endpoints: readonly PlacedEndpoint[];
+  readonly vteps: readonly (VtepRecord & { readonly slot: number })[];
+}
+
 function sources(changes: Partial<TableSources>): TableSources {
   return {
     networks: [INGRESS, BLUE],
@@ -76,8 +86,44 @@ function sources(changes: Partial<TableSources>): TableSources {
   };
 }
 
+/** Tables that are told of one set of sources after the other. */
+class Told {
+  readonly #view = new EndpointView('self');
+  readonly #tables = new DesiredTables(this.#view, (vteps) => this.#place(vteps));
+  #slots: ReadonlyMap<unknown, number> = new Map();
+
+  /** The commands that lead from the sources before to these. */
+  tell({ networks, services, endpoints, vteps }: TableSources): DataPlaneCommand[] {
+    this.#tables.define({ networks, services });
+    for (const node of new Set(Array.from(this.#view.announced(), ({ by }) => by.node)))
+      this.#view.drop(node);
+    for (const { node } of [...this.#view.vteps()]) this.#view.drop(node);
+    this.#slots = new Map(vteps.map(({ address, slot }) => [address, slot]));
+    for (const vtep of vteps) this.#announce(vtep);
+    for (const [index, { record, vtep, suspect = false }] of endpoints.entries()) {
+      const node = vtep === undefined ? 'self' : this.#announce(vtep, suspect);
+      const added = [{ key: `endpoint/${index}`, value: writeEndpointRecord(record) }];
+      this.#view.change({ node, added, changed: [], removed: [] });
+    }
+    return this.#tables.changes();
+  }
+
+  /** Makes a node at `vtep` known. @returns its id */
+  #announce(vtep: VtepRecord, isSuspect = false): string {
+    const node = `${formatIp(vtep.address)}${isSuspect ? ' suspect' : ''}`;
+    const added = [{ key: VTEP_KEY, value: writeVtepRecord(vtep) }];
+    this.#view.change({ node, added, changed: [], removed: [] });
+    this.#view.suspect(node, isSuspect);
+    return node;
+  }
+
+  #place(vteps: Parameters<PlaceVteps>[0]): ReturnType<PlaceVteps> {
+    return vteps.map((vtep) => ({ ...vtep, slot: this.#slots.get(vtep.address) ?? -1 }));
+  }
+}
+
 function commands(changes: Partial<TableSources>): DataPlaneCommand[] {
-  return [...desiredTables(sources(changes)).values()];
+  return new Told().tell(sources(changes));
 }
 
 test('an encrypted network is one to the packet thread, and others are not', (t) => {
@@ -307,7 +353,7 @@ test('every node orders the backends alike', (t) => {
 });
 
 test('a VNI out of range is refused, not truncated', (t) => {
-  t.throws(() => desiredTables(sources({ networks: [{ ...BLUE, vni: 2 ** 24 }] })), RangeError);
+  t.throws(() => commands({ networks: [{ ...BLUE, vni: 2 ** 24 }] }), RangeError);
   t.end();
 });
 
@@ -369,8 +415,8 @@ const CHANGES: readonly [string, Partial<TableSources>, Partial<TableSources>, s
   ],
   [
     'a task that moved to another node',
-    FULL,
-    { ...FULL, endpoints: [{ ...REMOTE, vtep: VTEP_C }] },
+    { ...FULL, vteps: [VTEP_B, VTEP_C] },
+    { vteps: [VTEP_B, VTEP_C], endpoints: [{ ...REMOTE, vtep: VTEP_C }] },
     ['setEndpoint 10.0.1.6 of 4097 at 198.51.100.3'],
   ],
   [
@@ -422,9 +468,10 @@ const CHANGES: readonly [string, Partial<TableSources>, Partial<TableSources>, s
 ];
 
 for (const [name, before, after, expected] of CHANGES) {
-  test(`tableChanges() for ${name}`, (t) => {
-    const applied = desiredTables(sources(before));
-    t.same(transcript(tableChanges(applied, desiredTables(sources(after)))), expected);
+  test(`changes() for ${name}`, (t) => {
+    const told = new Told();
+    told.tell(sources(before));
+    t.same(transcript(told.tell(sources(after))), expected);
     t.end();
   });
 }

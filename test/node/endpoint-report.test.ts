@@ -3,7 +3,7 @@ import { test } from 'tap';
 import { encodeTags } from '../../src/gossip/member-tags.ts';
 import { endpointDigest } from '../../src/node/endpoint-digest.ts';
 import { digestReports, endpointReports } from '../../src/node/endpoint-report.ts';
-import type { VisibleEntry } from '../../src/node/gossip-view.ts';
+import type { VisibleEntry } from '../../src/node/endpoint-view.ts';
 import { memberReports } from '../../src/node/member-report.ts';
 
 const entryArbitrary = fc.record({

@@ -301,6 +301,23 @@ for (const [name, quietS, isThere] of [
   });
 }
 
+test('nextUsed() finds every used slot, and no other', (t) => {
+  const table = makeTable(64);
+  fc.assert(
+    fc.property(fc.uniqueArray(fc.nat(40)), (numbers) => {
+      for (let slot = 0; slot < 64; slot++) if (table.isUsed(slot)) table.remove(slot);
+      for (const number of numbers) table.insert(keyOf(number), ACTION_RETURN, NO_SLOT);
+      const found: number[] = [];
+      for (let slot = table.nextUsed(0); slot < 64; slot = table.nextUsed(slot + 1)) {
+        found.push(slot);
+      }
+      const used = Array.from({ length: 64 }, (_, slot) => slot).filter((s) => table.isUsed(s));
+      return JSON.stringify(found) === JSON.stringify(used) && table.nextUsed(64) === 64;
+    }),
+  );
+  t.end();
+});
+
 test('a flood of half-open flows does not evict an idle established one', (t) => {
   const table = makeTable(64);
   const established = table.insert(keyOf(0), ACTION_RETURN, NO_SLOT);

@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { Address6 } from 'ip-address';
 import { type Test, test } from 'tap';
 import { AddressWords } from '../../src/core/address-words.ts';
@@ -565,6 +566,67 @@ eachFamily(
     node.mesh.setService(service());
     t.notMatch(node.flows(), /gone/);
     t.equal(pickedBy(node.send(`4096 tcp A 10.0.1.5:8000 > ${VIP}:80`)), '10.0.1.11');
+    t.end();
+  },
+);
+
+eachFamily(
+  'flows of an earlier run whose backend has left meanwhile are told so',
+  (t, { make, service, backend }) => {
+    const before = make([service()]);
+    before.send(syn(8000));
+    const after = make([service({ backends: [backend(12)] })], before.memory);
+    t.match(after.flows(), /gone/);
+    t.equal(after.send(`4096 tcp A 10.0.1.5:8000 > ${VIP}:80`), 'reset backend-gone');
+    t.end();
+  },
+);
+
+eachFamily(
+  'changes of services that are made together do to flows what each does by itself',
+  (t, { make, service, backend, ip }) => {
+    const vips = [VIP, '10.0.1.253'];
+    const ids = fc.subarray([11, 12, 13]);
+    const change = fc.record({
+      vip: fc.constantFrom(...vips),
+      ids: fc.option(ids, { nil: undefined }),
+      state: fc.constantFrom('active' as const, 'draining' as const),
+    });
+    const steps = fc.array(fc.array(change, { maxLength: 4 }), { minLength: 1, maxLength: 6 });
+    fc.assert(
+      fc.property(steps, (batches) => {
+        const [single, together] = [make([]), make([])];
+        const apply = (node: Node, { vip, ids: on, state }: (typeof batches)[0][0]): void => {
+          const backends = on?.map((last) => backend(last, { state }));
+          if (backends === undefined) node.mesh.removeService(NET, ip(vip));
+          else node.mesh.setService(service({ vip: ip(vip), backends }));
+        };
+        for (const [turn, changes] of batches.entries()) {
+          for (const one of changes) apply(single, one);
+          together.mesh.together(() => {
+            for (const one of changes) apply(together, one);
+          });
+          for (const vip of vips) {
+            for (const port of [8000, 8001, 8002, 8000 + 10 * turn]) {
+              const line = `4096 udp 10.0.1.5:${port} > ${vip}:53`;
+              if (together.send(line) !== single.send(line)) return false;
+            }
+          }
+          if (together.flows() !== single.flows()) return false;
+        }
+        return true;
+      }),
+    );
+    const node = make([service()]);
+    node.send(syn(8000));
+    t.throws(() =>
+      node.mesh.together(() => {
+        node.mesh.setService(service({ backends: [] }));
+        throw new Error('the next command is refused');
+      }),
+    );
+    t.match(node.flows(), /gone/, 'what was changed before a failure is in effect');
+    t.equal(node.mesh.size, 1);
     t.end();
   },
 );

@@ -113,7 +113,7 @@ export class GossipSim {
     const records = known.flatMap((snapshot) => snapshot.records);
     const [first, ...others] = nodes;
     first?.gossip.restore({ members, records }, this.nowMs);
-    for (const { gossip } of first ? others : []) gossip.restoreLike(first!.gossip);
+    for (const { gossip } of first ? others : []) gossip.restoreLike(first!.gossip, this.nowMs);
     for (const node of nodes) this.#arm(node, node.gossip);
   }
 

@@ -1,15 +1,23 @@
 import fc from 'fast-check';
 import { test } from 'tap';
-import { parseIpv4, parseMac } from '../../src/core/address.ts';
+import { formatMac, parseIpv4, parseMac } from '../../src/core/address.ts';
 import { formatIp, type Ip, parseIp, parseIpv6 } from '../../src/core/ip.ts';
 import type { Json } from '../../src/core/store.ts';
 import {
   endpointKey,
+  endpointText,
   readEndpointRecord,
   readVtepRecord,
   VTEP_KEY,
+  writeEndpointRecord,
+  writeVtepRecord,
 } from '../../src/node/endpoint-record.ts';
-import { placedEndpoints, type VisibleEntry, vtepRecords } from '../../src/node/gossip-view.ts';
+import {
+  EndpointView,
+  type PlacedEndpoint,
+  type PlacedVtep,
+  type VisibleEntry,
+} from '../../src/node/endpoint-view.ts';
 
 const TASK = {
   networkId: 'blue',
@@ -30,7 +38,33 @@ function task(node: string, changes: Readonly<Record<string, Json>> = {}): Visib
   return { node, key: KEY, value: { ...TASK, ...changes } };
 }
 
-test('vtepRecords() gives the other nodes in the order they are known', (t) => {
+/** A view that was told of `entries` one after the other. */
+function viewOf(
+  entries: readonly VisibleEntry[],
+  self: string,
+  suspects: ReadonlySet<string> = new Set(),
+): EndpointView {
+  const view = new EndpointView(self);
+  for (const node of suspects) view.suspect(node, true);
+  for (const { node, key, value } of entries) {
+    view.change({ node, added: [{ key, value }], changed: [], removed: [] });
+  }
+  return view;
+}
+
+function vtepRecords(entries: readonly VisibleEntry[], self: string): PlacedVtep[] {
+  return [...viewOf(entries, self).vteps()];
+}
+
+function placedEndpoints(
+  entries: readonly VisibleEntry[],
+  self: string,
+  suspects: ReadonlySet<string>,
+): PlacedEndpoint[] {
+  return [...viewOf(entries, self, suspects).endpoints()];
+}
+
+test('vteps() gives the other nodes in the order they are known', (t) => {
   const entries = [vtep('b', '192.0.2.2'), vtep('self', '192.0.2.1'), vtep('c', '192.0.2.3', 4790)];
   t.same(vtepRecords(entries, 'self'), [
     { node: 'b', address: parseIpv4('192.0.2.2'), port: 4789 },
@@ -99,7 +133,7 @@ for (const [name, entries, suspects, expected] of [
   ],
   ['what cannot be read is skipped', [vtep('b', '192.0.2.2'), task('b', { mac: 'x' })], NOBODY, []],
 ] as const) {
-  test(`placedEndpoints(): ${name}`, (t) => {
+  test(`endpoints(): ${name}`, (t) => {
     t.strictSame(placedEndpoints(entries, 'self', suspects), expected);
     t.end();
   });
@@ -136,6 +170,74 @@ test('announcements that are none are refused whole', (t) => {
   ] as const) {
     t.equal(readEndpointRecord({ ...TASK, [field]: value }), undefined, `${field} ${value}`);
   }
+  t.end();
+});
+
+test('what is read from an announcement is written so that it reads the same', (t) => {
+  const record = fc.record(
+    {
+      networkId: fc.string(),
+      address: fc.ipV4(),
+      address6: fc.ipV6(),
+      mac: fc.nat(2 ** 48 - 1).map(formatMac),
+      serviceId: fc.string(),
+      taskId: fc.string(),
+      state: fc.constantFrom('warm', 'active', 'draining'),
+      primary: fc.boolean(),
+      later: fc.jsonValue(),
+    },
+    { requiredKeys: Object.keys(TASK) as [] },
+  );
+  const isUpper = fc.boolean();
+  fc.assert(
+    fc.property(record, isUpper, (given, upper) => {
+      const read = readEndpointRecord(given as Json);
+      if (read === undefined) return false;
+      const written = writeEndpointRecord(read);
+      const { mac, address6 } = given as { mac: string; address6?: string };
+      const change = (text: string): string => (upper ? text.toUpperCase() : text.toLowerCase());
+      const other = readEndpointRecord({
+        ...(given as Record<string, Json>),
+        mac: change(mac),
+        ...(address6 === undefined ? {} : { address6: change(address6) }),
+      });
+      return (
+        JSON.stringify(readEndpointRecord(written)) === JSON.stringify(read) &&
+        other !== undefined &&
+        endpointText(other) === JSON.stringify(written)
+      );
+    }),
+  );
+  for (const value of [
+    { address: parseIp('192.0.2.2'), port: 4789 },
+    { address: parseIp('fd00::2'), port: 1, hostname: 'host2' },
+  ]) {
+    t.same(readVtepRecord(writeVtepRecord(value)), value);
+  }
+  t.end();
+});
+
+test('endpoints are counted by service and state, if they can be reached', (t) => {
+  const view = viewOf(
+    [
+      vtep('b', '192.0.2.2'),
+      task('b'),
+      task('self', { state: 'draining' }),
+      task('c'),
+      { ...task('b', { state: 'draining', address: '10.0.1.6' }), key: 'another' },
+      { ...task('b', { serviceId: 'db', state: 'warm' }), key: 'a third' },
+    ],
+    'self',
+  );
+  t.same(
+    Array.from(view.counts(), ({ serviceId, state, count }) => `${serviceId} ${state} ${count}`),
+    ['web active 1', 'web draining 2', 'db warm 1'],
+  );
+  t.same(
+    Array.from(view.announced(), ({ by, key }) => `${by.node} ${key}`),
+    [`b ${KEY}`, 'b another', 'b a third', `self ${KEY}`, `c ${KEY}`],
+    'all are announced, whether they can be reached or not',
+  );
   t.end();
 });
 

@@ -1,11 +1,11 @@
-import type { Json } from '../core/store.ts';
-import type { PlacedEndpoint } from './desired-tables.ts';
+import type { Json } from '../../../src/core/store.ts';
 import {
   readEndpointRecord,
   readVtepRecord,
   VTEP_KEY,
   type VtepRecord,
-} from './endpoint-record.ts';
+} from '../../../src/node/endpoint-record.ts';
+import type { PlacedEndpoint } from './tables.ts';
 
 /** One entry of the gossip tables as it is visible now. */
 export interface VisibleEntry {
