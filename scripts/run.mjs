@@ -23,7 +23,9 @@ const NEEDS_ROOT = [
   'test/runtime/process-runtime.test.ts',
   'test/runtime/task-executor.test.ts',
 ];
-const isQuick = (file) => !isSystemTest(file) && !NEEDS_ROOT.includes(file);
+/** Unit tests that take longer than a developer waits for the gate. */
+const SLOW = ['test/gossip/simulation-large.test.ts'];
+const isQuick = (file) => !isSystemTest(file) && ![...NEEDS_ROOT, ...SLOW].includes(file);
 
 const TASKS = {
   demo: (args) => {

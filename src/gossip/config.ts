@@ -17,6 +17,8 @@ export interface GossipTuning {
   readonly suspicionMult: number;
   /** Times the minimum: what a suspect gets while no one confirms the suspicion (Lifeguard). */
   readonly suspicionMaxTimeoutMult: number;
+  /** Whether who probes a suspect tells it so, for it to refute (Lifeguard's buddy system). Our own. */
+  readonly buddySystem: boolean;
   /** An own health score stays below this; timeouts grow with the score (Lifeguard). */
   readonly awarenessMaxMultiplier: number;
   /** Time between two full state exchanges with a random member. Grows with log2(members / 32). */
@@ -62,6 +64,7 @@ export const LAN_TUNING: GossipTuning = {
   retransmitMult: 4,
   suspicionMult: 4,
   suspicionMaxTimeoutMult: 6,
+  buddySystem: true,
   awarenessMaxMultiplier: 8,
   pushPullIntervalMs: 30_000,
   gossipNodes: 3,

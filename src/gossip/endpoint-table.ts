@@ -334,7 +334,7 @@ export class EndpointTable {
   }
 
   #write(key: string, content: EntryContent): void {
-    const atMs = this.#parts.epochMs?.() ?? 0;
+    const atMs = Math.floor(this.#parts.epochMs?.() ?? 0);
     this.#changeOwn((record) => record.write(key, content, this.#nowMs, atMs));
   }
 

@@ -104,8 +104,8 @@ export class Prober {
       nacks: 0,
     };
     const messages: Message[] = [{ kind: 'ping', sequence, node: name, source: this.#source }];
-    if (member.state === 'suspect') {
-      // Lifeguard's buddy system: the suspect must hear of it in time to refute.
+    if (member.state === 'suspect' && tuning.buddySystem) {
+      // The suspect must hear of it in time to refute.
       messages.push({ kind: 'suspect', incarnation, node: name, from: self.name });
     }
     return [{ kind: 'send', to: { address, port }, node: name, messages }];

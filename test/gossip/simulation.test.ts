@@ -1,4 +1,5 @@
 import { test } from 'tap';
+import { GossipChaos } from '../support/gossip-chaos.ts';
 import { GossipSim } from '../support/gossip-sim.ts';
 
 /** A run is a function of its seed; set GOSSIP_SEED to replay or to look for others. */
@@ -10,7 +11,7 @@ function cluster(
   count: number,
   options: { readonly seed: number; readonly loss?: number },
 ): GossipSim {
-  const sim = new GossipSim(options);
+  const sim = new GossipSim({ compression: false, ...options });
   sim.addMany(count);
   for (const node of sim.running()) node.gossip.table.setLocal('task', node.name);
   return sim;
@@ -207,3 +208,23 @@ test('UDP that is lost wholly does not fail a member that answers by TCP', (t) =
   for (const name of ['n0', 'n1', 'n2']) t.equal(count(sim, 'failed', name), 0, seedOf(seed, name));
   t.end();
 });
+
+for (const [index, nodes] of [3, 8, 25, 60].entries()) {
+  test(`${nodes} nodes are equal again after all that can go wrong`, (t) => {
+    const seed = SEED + 80 + index;
+    const sim = new GossipSim({
+      ...{ seed, loss: 0.1, duplication: 0.05, delayMs: [0.2, 150], compression: false },
+    });
+    sim.addKnown(nodes, 5);
+    const chaos = new GossipChaos(sim, {
+      ...{ durationMs: 60_000, changes: 5, restarts: 0.2, stalls: 0.3, blocks: 0.3 },
+      ...{ clockJumps: 0.2, cutOff: Math.ceil(nodes / 3), deaf: 1 },
+    });
+    chaos.run();
+    const healMs = sim.runUntil(() => sim.converged(), 120_000);
+    t.ok(healMs !== undefined, seedOf(seed, `equal after ${healMs} ms`));
+    for (const { name } of sim.running())
+      t.equal(sim.visible(name), chaos.expected(), seedOf(seed, name));
+    t.end();
+  });
+}

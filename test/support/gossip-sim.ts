@@ -42,6 +42,8 @@ export interface SimNode {
   clockOffsetMs: number;
   /** Until then it does nothing: what comes meanwhile waits, and what is due is late. */
   stalledUntilMs: number;
+  /** Until then no message comes in or goes out, though its timers run on. */
+  blockedUntilMs: number;
   /** When its next tick is due; only the job that was set for this time does it. */
   tickAtMs: number;
 }
@@ -56,6 +58,8 @@ export interface SimOptions {
   /** A packet takes at least and at most so long, in milliseconds: a wide range reorders them. */
   readonly delayMs?: readonly [number, number];
   readonly tuning?: Partial<GossipTuning>;
+  /** True by default, as in an agent; it takes most of a simulation's time. */
+  readonly compression?: boolean;
   /** Told of each event; without it they are kept with their nodes. */
   readonly onEvent?: (node: SimNode, event: GossipEvent) => void;
 }
@@ -151,6 +155,14 @@ export class GossipSim {
     this.get(name).stalledUntilMs = this.nowMs + durationMs;
   }
 
+  /**
+   * The host's messages wait for `durationMs`, in both directions, while its timers go on: how the
+   * Lifeguard paper (Dadgar et al., 2018, section V) makes a process slow.
+   */
+  block(name: string, durationMs: number): void {
+    this.get(name).blockedUntilMs = this.nowMs + durationMs;
+  }
+
   /** Sets a host's clock forward, or back. */
   jumpClock(name: string, byMs: number): void {
     this.get(name).clockOffsetMs += byMs;
@@ -240,19 +252,20 @@ export class GossipSim {
 
   #newNode(name: string, generation: number): SimNode {
     const peer = this.peer(name);
-    const { tuning } = this.#options;
-    const config = { name, ...peer, generation, ...(tuning && { tuning }) };
+    const { tuning, compression = true } = this.#options;
+    const config = { name, ...peer, generation, compression, ...(tuning && { tuning }) };
     const known = this.nodes.get(name);
     const offset = known?.clockOffsetMs ?? 0;
     const deps = { random: this.random, epochMs: () => this.nowMs, sharing: this.#sharing };
     const gossip = new Gossip(deps, config, this.nowMs + offset);
     const node: SimNode = known ?? {
       ...{ name, gossip, running: true, events: [], packets: 0, bytes: 0 },
-      ...{ clockOffsetMs: 0, stalledUntilMs: 0, tickAtMs: 0 },
+      ...{ clockOffsetMs: 0, stalledUntilMs: 0, blockedUntilMs: 0, tickAtMs: 0 },
     };
     node.gossip = gossip;
     node.running = true;
     node.stalledUntilMs = 0;
+    node.blockedUntilMs = 0;
     node.tickAtMs = Number.POSITIVE_INFINITY;
     this.nodes.set(name, node);
     this.#byAddress.set(peer.address, node);
@@ -285,10 +298,10 @@ export class GossipSim {
     for (let copy = 0; copy < copies; copy++) {
       if (this.loss > 0 && this.random.next() < this.loss) continue;
       const [least, most] = this.delayMs;
-      this.after(least + this.random.next() * (most - least), () => {
+      this.after(waitMs(from, this.nowMs) + least + this.random.next() * (most - least), () => {
         const target = this.#reach(from, to);
         if (target === undefined) return;
-        this.#awake(target, target.gossip, () => {
+        this.#listening(target, target.gossip, () => {
           const source = this.peer(from.name);
           const effects = target.gossip.packet(bytes, source, this.#clockOf(target));
           this.#perform(target, target.gossip, effects);
@@ -337,11 +350,11 @@ export class GossipSim {
     serve: (target: SimNode) => void,
   ): void {
     this.#count(node, bytes);
-    this.after(streamMs(bytes), () => {
+    this.after(waitMs(node, this.nowMs) + streamMs(bytes), () => {
       const target = this.#reach(node, to);
       const back = target && this.#reach(target, this.peer(node.name));
       if (target === undefined || back === undefined || node.gossip !== gossip) return;
-      this.#awake(target, target.gossip, () => serve(target));
+      this.#listening(target, target.gossip, () => serve(target));
     });
   }
 
@@ -355,17 +368,27 @@ export class GossipSim {
     this.#count(target, bytes);
     this.after(streamMs(bytes), () => {
       const gone = this.#reach(target, this.peer(node.name)) !== node || node.gossip !== gossip;
-      if (!gone) this.#awake(node, gossip, () => this.#perform(node, gossip, take()));
+      if (!gone) this.#listening(node, gossip, () => this.#perform(node, gossip, take()));
     });
   }
 
   /** Does `work` on a node when it is not stalled, if it still lives then. */
   #awake(node: SimNode, gossip: Gossip, work: () => void): void {
-    if (node.stalledUntilMs > this.nowMs) {
-      this.#heap.add(node.stalledUntilMs, () => {
-        if (node.running && node.gossip === gossip) this.#awake(node, gossip, work);
+    this.#whenPast(node.stalledUntilMs, node, gossip, work);
+  }
+
+  /** Takes a message in when the node is neither stalled nor blocked. */
+  #listening(node: SimNode, gossip: Gossip, work: () => void): void {
+    this.#whenPast(Math.max(node.stalledUntilMs, node.blockedUntilMs), node, gossip, work);
+  }
+
+  #whenPast(untilMs: number, node: SimNode, gossip: Gossip, work: () => void): void {
+    if (untilMs <= this.nowMs) work();
+    else {
+      this.#heap.add(untilMs, () => {
+        if (node.running && node.gossip === gossip) work();
       });
-    } else work();
+    }
   }
 
   #count(node: SimNode, bytes: Uint8Array): void {
@@ -395,6 +418,11 @@ export class GossipSim {
       });
     });
   }
+}
+
+/** How long what a node wants to say waits in it. */
+function waitMs({ blockedUntilMs }: SimNode, nowMs: number): number {
+  return Math.max(0, blockedUntilMs - nowMs);
 }
 
 function streamMs(bytes: Uint8Array): number {
