@@ -7,7 +7,7 @@ import type { MemberChange, Outbox } from './effects.ts';
 import { aliveOf, isLive, type Member, newMember, viewMember } from './member.ts';
 import type { MemberTable } from './member-table.ts';
 import { type Accusation, type Alive, encodeMessage, type Rumour } from './messages.ts';
-import type { PeerAddress } from './peer-address.ts';
+import { formatPeer, type PeerAddress } from './peer-address.ts';
 import type { PushPullNode } from './push-pull.ts';
 import { Suspicion, suspicionMinMs } from './suspicion.ts';
 
@@ -15,6 +15,13 @@ import { Suspicion, suspicionMinMs } from './suspicion.ts';
 const INCARNATION_MAX = 0xffff_ffff;
 /** Conflict events and hints to the thought-dead are at most one per member in this time. */
 const QUIET_MS = 1_000;
+
+/**
+ * Probe intervals between two words to a suspect. Who holds a suspicion may have been cut off himself: his
+ * accusation was lost, or the answer to it, and when its time is over he would declare a healthy member
+ * dead. Our own: memberlist's buddy system tells the suspect only when it is its turn to be probed.
+ */
+const TELL_INTERVALS = 2;
 
 /** What {@link Membership} works on; shared with the rest of Swim. */
 export interface MembershipParts {
@@ -38,7 +45,7 @@ export interface MembershipParts {
 export class Membership {
   readonly #parts: MembershipParts;
   readonly #selfName: string;
-  /** Until when there is nothing new to say of a member. BOUNDED: expires after {@link QUIET_MS}. */
+  /** Until when there is nothing new to say of a member, or to a peer. BOUNDED: expires after {@link QUIET_MS}. */
   readonly #quietUntilMs = new Map<string, number>();
   /** Failed members that were reaped, for reconnects. BOUNDED by `membersMax`: the oldest goes. */
   readonly #failed = new Map<string, Member>();
@@ -85,10 +92,24 @@ export class Membership {
     this.#report('left', left);
   }
 
-  apply(rumour: Rumour, nowMs: number): void {
+  /** @param from - Who sent it, if it came in a packet. */
+  apply(rumour: Rumour, nowMs: number, from?: PeerAddress): void {
     if (rumour.kind === 'alive') this.#alive(rumour, nowMs);
-    else if (rumour.kind === 'suspect') this.#suspect(rumour, nowMs);
-    else this.#dead(rumour, nowMs);
+    else {
+      if (from !== undefined) this.#correct(rumour, from, nowMs);
+      if (rumour.kind === 'suspect') this.#suspect(rumour, nowMs);
+      else this.#dead(rumour, nowMs);
+    }
+  }
+
+  /**
+   * Answers who accuses this node of what it has refuted already: the refutation did not get there.
+   * memberlist is silent, and the accuser goes on until a push/pull, or declares this node dead.
+   */
+  #correct({ node, incarnation }: Accusation, from: PeerAddress, nowMs: number): void {
+    const { self } = this;
+    const isOld = node === self.name && incarnation < self.incarnation && isLive(self);
+    if (isOld && this.#breakSilence(formatPeer(from), nowMs)) this.#parts.tell(from, aliveOf(self));
   }
 
   /**
@@ -136,6 +157,9 @@ export class Membership {
         const { name, incarnation } = member;
         const dead: Accusation = { kind: 'dead', incarnation, node: name, from: this.#selfName };
         this.#dead(dead, nowMs);
+      } else if (member.suspicion?.takeTell(nowMs) === true) {
+        this.#deadlineMs = undefined;
+        this.#tellSuspect(member);
       } else if (!isLive(member) && member.stateChangedMs + tuning.gossipToTheDeadMs < nowMs) {
         this.#reap(member);
       }
@@ -153,7 +177,7 @@ export class Membership {
     if (this.#deadlineMs !== undefined) return this.#deadlineMs;
     let deadlineMs = Number.POSITIVE_INFINITY;
     for (const { suspicion } of this.#parts.table.troubled()) {
-      if (suspicion !== undefined) deadlineMs = Math.min(deadlineMs, suspicion.deadlineMs);
+      if (suspicion !== undefined) deadlineMs = Math.min(deadlineMs, suspicion.nextMs);
     }
     this.#deadlineMs = deadlineMs;
     return deadlineMs;
@@ -181,9 +205,13 @@ export class Membership {
       this.#update(known, rumour);
     } else if (known.state === 'dead' && this.#breakSilence(known.name, nowMs)) {
       // It lives for someone: tell it what is said here, so that it can refute at once.
-      const { name: node, incarnation } = known;
-      this.#parts.tell(rumour, { kind: 'suspect', incarnation, node, from: this.#selfName });
+      this.#tellSuspect({ ...known, address: rumour.address, port: rumour.port });
     }
+  }
+
+  #tellSuspect({ name: node, incarnation, address, port }: Member): void {
+    const from = this.#selfName;
+    this.#parts.tell({ address, port }, { kind: 'suspect', incarnation, node, from });
   }
 
   /** A node that was not in the table. */
@@ -255,6 +283,7 @@ export class Membership {
       confirmationsWanted: others < wanted ? 0 : wanted,
       minMs,
       maxMs: minMs * tuning.suspicionMaxTimeoutMult,
+      tellMs: TELL_INTERVALS * tuning.probeIntervalMs,
     });
   }
 

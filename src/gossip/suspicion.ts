@@ -28,23 +28,49 @@ export function suspicionMinMs(mult: number, members: number, probeIntervalMs: n
   return Math.floor((mult * Math.floor(nodeScale * 1_000) * probeIntervalMs) / 1_000);
 }
 
+/** How a suspicion that begins is treated. */
+export interface SuspicionTerms extends Omit<SuspicionWindow, 'confirmations'> {
+  /** The suspect is told so often, until as many confirm it as are wanted. */
+  readonly tellMs: number;
+}
+
 /** One member's time to refute. */
 export class Suspicion {
   readonly #startMs: number;
-  readonly #window: Omit<SuspicionWindow, 'confirmations'>;
+  readonly #window: SuspicionTerms;
+  #toldMs: number;
   /** Who has accused. BOUNDED by `confirmationsWanted` + 1. */
   readonly #accusers: Set<string>;
 
   /** @param from - The first accuser; hearing it again confirms nothing. */
-  constructor(from: string, startMs: number, window: Omit<SuspicionWindow, 'confirmations'>) {
+  constructor(from: string, startMs: number, window: SuspicionTerms) {
     this.#startMs = startMs;
     this.#window = window;
+    this.#toldMs = startMs;
     this.#accusers = new Set([from]);
   }
 
   /** When the member is to be declared dead, if it has not refuted. */
   get deadlineMs(): number {
     return this.#startMs + suspicionTimeoutMs({ ...this.#window, confirmations: this.#confirmed });
+  }
+
+  /** When there is something to do: to declare the member dead, or to tell it. */
+  get nextMs(): number {
+    return Math.min(this.deadlineMs, this.#toldMs + this.#tellMs);
+  }
+
+  /** @returns whether the suspect should be told now; if so it is taken as told */
+  takeTell(nowMs: number): boolean {
+    if (nowMs < this.#toldMs + this.#tellMs) return false;
+    this.#toldMs = nowMs;
+    return true;
+  }
+
+  /** Once it is confirmed all nodes hold it, and one word of each is enough. */
+  get #tellMs(): number {
+    const { confirmationsWanted, minMs, tellMs } = this.#window;
+    return this.#confirmed < confirmationsWanted ? tellMs : Math.max(tellMs, minMs / 2);
   }
 
   /** @returns true if `from` is news that others should hear of */

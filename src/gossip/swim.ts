@@ -183,7 +183,7 @@ export class Swim {
         this.#prober.nack(message);
         return;
       default:
-        this.#membership.apply(message, nowMs);
+        this.#membership.apply(message, nowMs, from);
     }
   }
 

@@ -188,9 +188,10 @@ test('meta and a refutation are reported; a suspect that says nothing dies at it
   membership.apply(rumour('suspect 2', 'm'), 0);
   t.equal(changes(outbox.drain()), 'joined updated suspected');
   // Two members: no one can confirm, so the time is the shortest, 4 * log10 * 1 s.
-  t.equal(membership.nextDeadlineMs(), 4_000);
+  t.equal(membership.nextDeadlineMs(), 2_000, 'first it is told, twice as seldom as it is probed');
   membership.expire(3_999);
   t.equal(table.get('m')?.state, 'suspect');
+  t.equal(membership.nextDeadlineMs(), 4_000);
   membership.expire(4_000);
   t.equal(changes(outbox.drain()), 'failed');
   membership.expire(4_000 + LAN_TUNING.gossipToTheDeadMs);
@@ -209,7 +210,7 @@ test('meta and a refutation are reported; a suspect that says nothing dies at it
 });
 
 test('confirmations shorten a suspicion, and each new one is gossiped on', (t) => {
-  const { membership, queue } = setUp();
+  const { membership, queue, table } = setUp();
   for (const node of 'abcdef') membership.apply(alive(node, 1), 0);
   const suspect = (from: string): void =>
     membership.apply({ kind: 'suspect', node: 'a', incarnation: 1, from }, 0);
@@ -218,14 +219,56 @@ test('confirmations shorten a suspicion, and each new one is gossiped on', (t) =
     suspect(from);
     return queue.has('a');
   };
+  const deadline = (): number | undefined => table.get('a')?.suspicion?.deadlineMs;
   suspect('b');
-  t.equal(membership.nextDeadlineMs(), 24_000);
+  t.equal(deadline(), 24_000);
   t.notOk(isNews('b'), 'the first accuser confirms nothing');
   t.ok(isNews('c'));
-  t.equal(membership.nextDeadlineMs(), Math.floor(24_000 - (Math.log(2) / Math.log(3)) * 20_000));
+  t.equal(deadline(), Math.floor(24_000 - (Math.log(2) / Math.log(3)) * 20_000));
   t.ok(isNews('d'));
-  t.equal(membership.nextDeadlineMs(), 4_000);
+  t.equal(deadline(), 4_000);
   t.notOk(isNews('e'), 'enough');
+  t.end();
+});
+
+test('a suspect is told of it directly: every two seconds, and once when all suspect it', (t) => {
+  const { membership, told } = setUp();
+  for (const node of 'abcdef') membership.apply(alive(node, 1), 0);
+  const suspect = (from: string): void =>
+    membership.apply({ kind: 'suspect', node: 'a', incarnation: 1, from }, 0);
+  suspect('b');
+  for (let nowMs = 0; nowMs <= 6_000; nowMs += 100) membership.expire(nowMs);
+  t.equal(told.length, 3);
+  t.match(told[0], [{ address: '10.0.0.97' }, { kind: 'suspect', node: 'a', from: 'self' }]);
+  const all = setUp();
+  for (const node of 'abcdef') all.membership.apply(alive(node, 1), 0);
+  for (const from of 'bcd') {
+    all.membership.apply({ kind: 'suspect', node: 'a', incarnation: 1, from }, 0);
+  }
+  for (let nowMs = 0; nowMs < 4_000; nowMs += 100) all.membership.expire(nowMs);
+  t.equal(all.told.length, 1);
+  t.end();
+});
+
+test('who accuses this node of what it has refuted hears of that, once a second', (t) => {
+  const { membership, told, queue } = setUp();
+  membership.apply(rumour('suspect 1', 'self'), 0); // refuted by incarnation 2
+  queue.take(2_000, 2, 99, 255);
+  const from = { address: '10.0.0.9', port: 7 };
+  for (const [heard, nowMs] of [
+    ['suspect 1', 10],
+    ['dead 1', 20],
+    ['suspect 0', 1_010],
+  ] as const) {
+    membership.apply(rumour(heard, 'self'), nowMs, from);
+  }
+  membership.apply(rumour('suspect 1', 'other'), 3_000, from);
+  t.match(told, [
+    [from, { kind: 'alive', node: 'self', incarnation: 2 }],
+    [from, { kind: 'alive', node: 'self', incarnation: 2 }],
+  ]);
+  t.equal(told.length, 2);
+  t.equal(membership.self.incarnation, 2, 'nothing new to refute');
   t.end();
 });
 
@@ -295,7 +338,7 @@ test('memberlist has the same figures', (t) => {
     [1, 32, 33, 64, 65, 128].map((n) => scaledPushPullMs(1, n)),
     [1, 1, 2, 2, 3, 3],
   );
-  const alone = new Suspicion('b', 100, { confirmationsWanted: 0, minMs: 5, maxMs: 30 });
+  const alone = new Suspicion('b', 100, { confirmationsWanted: 0, minMs: 5, maxMs: 30, tellMs: 2 });
   t.equal(alone.deadlineMs, 105);
   const awareness = new Awareness(8);
   for (const delta of [-3, 1, 20, -1]) awareness.apply(delta);

@@ -39,8 +39,11 @@ export class GossipChaos {
     this.#sim = sim;
     this.#options = options;
     for (const { name, gossip } of sim.running()) {
-      const entries = [...gossip.table.visible()].filter(({ node }) => node === name);
-      this.#own.set(name, new Map(entries.map(({ key, value }) => [key, value])));
+      const own = [...gossip.table.records()].find(({ node }) => node === name)!;
+      const entries = [...own.live()].map(
+        ({ key, content }) => [key, JSON.parse(content)] as const,
+      );
+      this.#own.set(name, new Map(entries));
       this.#generations.set(name, 1);
     }
   }
