@@ -12,7 +12,11 @@ import {
 import { EndpointTree } from './endpoint-tree.ts';
 import { NameIndex } from './name-index.ts';
 
-/** All records together, as {@link EndpointRecord.bytes} counts; past it deltas are dropped. */
+/**
+ * All records together, as {@link EndpointRecord.bytes} counts; past it deltas are dropped. With what
+ * weft announces of a task, 424 bytes, that is 600,000 of them, and resident memory is about as much as
+ * is counted: see "A table of 100,000 endpoints" in docs/performance.md.
+ */
 export const TABLE_BYTES_MAX: number = 256 * 1_024 * 1_024;
 
 /** What the membership protocol thinks of a record's owner. */
@@ -122,7 +126,7 @@ export class EndpointTable {
    * Sets an endpoint of this node; other nodes learn it within a few gossip intervals.
    *
    * @returns false if it had that value already
-   * @throws {EndpointError} if the key, the value or the record would be too large
+   * @throws {EndpointError} if the key, the value, the record or the table would be too large
    */
   setLocal(key: string, value: Json): boolean {
     // What others get is what was said now, not what the caller makes of the object later.
@@ -134,6 +138,13 @@ export class EndpointTable {
       throw new EndpointError(
         `Cannot add endpoint ${JSON.stringify(key)}: this node has ${RECORD_ENTRIES_MAX} entries`,
         { code: 'RECORD_FULL', entriesMax: RECORD_ENTRIES_MAX },
+      );
+    }
+    if (this.#bytes + key.length + text.length > TABLE_BYTES_MAX) {
+      throw new EndpointError(
+        `Cannot set endpoint ${JSON.stringify(key)}: the tables of all nodes have ${this.#bytes} bytes, ` +
+          `expected at most ${TABLE_BYTES_MAX}`,
+        { code: 'TABLE_FULL', bytesMax: TABLE_BYTES_MAX },
       );
     }
     this.#write(key, text);
@@ -196,7 +207,7 @@ export class EndpointTable {
     this.#keep(record, nowMs);
     for (const [key, content] of before) touched.set(key, content);
     const news = result === 'applied' || (result === 'gap' && touched.size > 0);
-    const change = this.isLive(delta.node) ? changeOf(record, touched) : undefined;
+    const change = this.isLive(delta.node) ? changeOf(record, touched, delta) : undefined;
     const isUpdate = result === 'applied' && known !== undefined;
     return { result, news, isUpdate, ...(change && { change }) };
   }
@@ -402,7 +413,9 @@ function deltaBytes(delta: Delta): number {
 function changeOf(
   record: EndpointRecord,
   touched: ReadonlyMap<string, EntryContent>,
+  { entries }: Delta,
 ): EndpointChange | undefined {
+  const parsed = new Map(entries.map((entry) => [entry.key, entry]));
   const added: Endpoint[] = [];
   const changed: Endpoint[] = [];
   const removed: string[] = [];
@@ -410,7 +423,12 @@ function changeOf(
     const content = record.get(key);
     if (before === content) continue;
     if (content === undefined) removed.push(key);
-    else (before === undefined ? added : changed).push(endpointOf({ key, content }));
+    else {
+      const { content: text, value } = parsed.get(key) ?? {};
+      const known = text === content && value !== undefined;
+      const endpoint = known ? { key, value } : endpointOf({ key, content });
+      (before === undefined ? added : changed).push(endpoint);
+    }
   }
   const count = added.length + changed.length + removed.length;
   return count === 0 ? undefined : { node: record.node, added, changed, removed };
