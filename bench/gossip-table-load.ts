@@ -1,4 +1,12 @@
+import { formatIpv4, parseIpv4 } from '../src/core/address.ts';
 import type { Json } from '../src/core/store.ts';
+import type { EndpointRecord } from '../src/gossip/endpoint-record.ts';
+import { Gossip } from '../src/gossip/gossip.ts';
+import type { Member } from '../src/gossip/member.ts';
+import type { PeerAddress } from '../src/gossip/peer-address.ts';
+import { NodeGossipCipher } from '../src/io/gossip-cipher.ts';
+import { SYSTEM_CLOCK, SYSTEM_RANDOM } from '../src/io/system.ts';
+import { endpointKey } from '../src/node/endpoint-record.ts';
 import { firstChanges, SIZE } from './table-load.ts';
 
 /** Nodes that announce endpoints. */
@@ -13,7 +21,6 @@ export interface LoadEntry {
 /** A node that announces endpoints, and what it says: its VTEP comes first. */
 export interface Owner {
   readonly name: string;
-  readonly address: string;
   readonly entries: readonly LoadEntry[];
 }
 
@@ -28,13 +35,12 @@ export function ownersOf(perNode: number): Owner[] {
     if (vtep === undefined) throw new RangeError('a node announces its VTEP');
     return {
       name: changes[index * share]?.node ?? '',
-      address: ownerAddress(index),
       entries: [vtep, ...entries.slice(0, perNode)],
     };
   });
 }
 
-/** Where an owner's gossip is. */
+/** Where an owner's gossip is on loopback. */
 export function ownerAddress(index: number): string {
   return `127.77.0.${index + 1}`;
 }
@@ -55,4 +61,52 @@ export function textBytes(owners: readonly Owner[]): number {
       sum + entries.reduce((text, entry) => text + JSON.stringify(entry).length, 0),
     0,
   );
+}
+
+/** The same endpoints, but all on one network, at the addresses from `first` on. */
+export function onNetwork(owners: readonly Owner[], networkId: string, first: string): Owner[] {
+  let next = parseIpv4(first) as number;
+  const moved = ({ value }: LoadEntry): LoadEntry => {
+    const address = formatIpv4(next++);
+    const key = endpointKey(networkId, address);
+    return { key, value: { ...(value as object), networkId, address } };
+  };
+  return owners.map(({ name, entries }) => {
+    return { name, entries: [...entries.slice(0, 1), ...entries.slice(1).map(moved)] };
+  });
+}
+
+const CIPHER = new NodeGossipCipher();
+
+/** Gossip as agents have it. */
+export function newNode(self: PeerAddress & { readonly name: string }, key: Uint8Array): Gossip {
+  const deps = { random: SYSTEM_RANDOM, cipher: CIPHER, epochMs: () => SYSTEM_CLOCK.epochMs() };
+  const { name, address, port } = self;
+  const config = { name, address, port, generation: 1 };
+  const gossip = new Gossip(deps, config, SYSTEM_CLOCK.nowMs());
+  gossip.setKeys([key], { seal: true, strict: true });
+  return gossip;
+}
+
+/** Those of `owners` that are wanted, as nodes that know all owners and what they announce. */
+export function knowingNodes(
+  owners: readonly (Owner & PeerAddress)[],
+  key: Uint8Array,
+  isWanted: (owner: Owner) => boolean,
+): Gossip[] {
+  const members: Member[] = [];
+  const records: EndpointRecord[] = [];
+  const nodes: Gossip[] = [];
+  for (const owner of owners) {
+    const gossip = newNode(owner, key);
+    for (const entry of owner.entries) gossip.table.setLocal(entry.key, entry.value);
+    const known = gossip.snapshot();
+    members.push(...known.members);
+    records.push(...known.records);
+    if (isWanted(owner)) nodes.push(gossip);
+  }
+  // Nodes of one process hold what they have in common once.
+  for (const record of records) record.isShared = nodes.length > 1;
+  for (const gossip of nodes) gossip.restore({ members, records }, SYSTEM_CLOCK.nowMs());
+  return nodes;
 }

@@ -5,22 +5,18 @@ import { connect, createServer } from 'node:net';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { SILENT_LOG } from '../src/core/capabilities.ts';
 import type { GossipEvent } from '../src/gossip/effects.ts';
-import type { EndpointRecord } from '../src/gossip/endpoint-record.ts';
-import { Gossip } from '../src/gossip/gossip.ts';
-import type { Member } from '../src/gossip/member.ts';
-import { NodeGossipCipher } from '../src/io/gossip-cipher.ts';
+import type { Gossip } from '../src/gossip/gossip.ts';
 import { GossipTransport } from '../src/io/gossip-transport.ts';
 import { collectGarbage } from '../src/io/resting-heap.ts';
-import { SYSTEM_CLOCK, SYSTEM_RANDOM } from '../src/io/system.ts';
+import { SYSTEM_CLOCK } from '../src/io/system.ts';
 import type { Meter, NodeRequest, NodeSetup } from './gossip-table.ts';
-import { changeOf, ownersOf } from './gossip-table-load.ts';
+import { changeOf, knowingNodes, newNode, ownerAddress, ownersOf } from './gossip-table-load.ts';
 
 /** Chunks that a raw copy is written in. */
 const CHUNK_BYTES = 65_536;
 const BLOCK_RESOLUTION_MS = 1;
 
 const setup = JSON.parse(process.argv[2] ?? '') as NodeSetup;
-const cipher = new NodeGossipCipher();
 const delay = monitorEventLoopDelay({ resolution: BLOCK_RESOLUTION_MS });
 let cpuBefore = process.cpuUsage();
 let bytesSent = 0;
@@ -44,35 +40,16 @@ process.on('message', (request: NodeRequest) => {
 process.on('disconnect', () => process.exit());
 process.send?.({ result: 'ready' });
 
-/** The nodes of this process, which know each other and all owners, unless they are to join. */
+/** The nodes of this process. */
 function makeNodes(): Gossip[] {
-  if (setup.role === 'fresh') return [newNode(setup.name, setup.address)];
-  const owners = ownersOf(setup.perNode);
-  const all = owners.map(({ name, address, entries }) => {
-    const gossip = newNode(name, address);
-    for (const { key, value } of entries) gossip.table.setLocal(key, value);
-    return gossip;
+  const { role, name, address, port } = setup;
+  const key = Buffer.from(setup.key, 'hex');
+  if (role === 'fresh') return [newNode({ name, address, port }, key)];
+  const owners = ownersOf(setup.perNode).map((owner, index) => {
+    return { ...owner, address: ownerAddress(index), port };
   });
-  const members: Member[] = [];
-  const records: EndpointRecord[] = [];
-  for (const gossip of all) {
-    const known = gossip.snapshot();
-    members.push(...known.members);
-    records.push(...known.records);
-  }
-  const mine = setup.role === 'serve' ? all.slice(0, 1) : all.slice(1);
-  // Nodes of one process hold what they have in common once.
-  for (const record of records) record.isShared = mine.length > 1;
-  for (const gossip of mine) gossip.restore({ members, records }, SYSTEM_CLOCK.nowMs());
-  return mine;
-}
-
-function newNode(name: string, address: string): Gossip {
-  const deps = { random: SYSTEM_RANDOM, cipher, epochMs: () => SYSTEM_CLOCK.epochMs() };
-  const config = { name, address, port: setup.port, generation: 1 };
-  const gossip = new Gossip(deps, config, SYSTEM_CLOCK.nowMs());
-  gossip.setKeys([Buffer.from(setup.key, 'hex')], { seal: true, strict: true });
-  return gossip;
+  const first = owners[0]?.name;
+  return knowingNodes(owners, key, (owner) => (owner.name === first) === (role === 'serve'));
 }
 
 /** Counts what a node sends, and what CPU a packet takes that brings news of endpoints. */

@@ -1,6 +1,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
+import { AGENT_PEERS, AGENT_ROWS, agentRows } from './gossip-table-agent.ts';
 import { OWNERS, ownerAddress, ownersOf, textBytes } from './gossip-table-load.ts';
 import { type BenchOptions, type Row, row } from './rows.ts';
 
@@ -69,28 +70,36 @@ export interface Meter {
 
 /** Names of all rows, in their order. */
 export function gossipTableRows(): string[] {
-  return ROWS.map((name) => `${PREFIX}-${name}`);
+  return [...ROWS.map((name) => `${PREFIX}-${name}`), ...AGENT_ROWS];
 }
 
 /** Names of all that the table is measured beside. */
 export function gossipTablePeers(): string[] {
-  return [...PEERS];
+  return [...PEERS, ...AGENT_PEERS];
 }
 
 /**
  * A table of 100,000 endpoints, 1,000 of each of 100 nodes, in gossip as agents have it: encrypted and
  * compressed, on loopback. One process is the first owner, another one the 99 others, and nodes that know
- * nothing join by the first.
+ * nothing join by the first. Then the same with two agents in namespaces: see gossip-table-agent.ts.
  */
-export async function* benchGossipTable({ only, runs }: BenchOptions): AsyncGenerator<Row> {
-  const wanted = gossipTableRows().filter((name) => only?.includes(name) ?? true);
-  if (wanted.length === 0) return;
+export async function* benchGossipTable({ only, peers, runs }: BenchOptions): AsyncGenerator<Row> {
+  const isWanted = (name: string): boolean => only?.includes(name) ?? true;
+  const rows: Row[] = [];
+  if (ROWS.some((name) => isWanted(`${PREFIX}-${name}`))) rows.push(...(await tableRows(runs)));
+  if (AGENT_ROWS.some(isWanted)) rows.push(...(await agentRows()));
+  for (const one of rows) {
+    if (isWanted(one.name) && (peers?.includes(one.peer) ?? true)) yield one;
+  }
+}
+
+async function tableRows(runs: number): Promise<Row[]> {
   const large = await measure(PER_NODE, Math.min(runs, FRESH_MAX));
   const small = await measure(PER_NODE_SMALL, 1);
   const bytes = textBytes(ownersOf(PER_NODE));
   const pair = (name: (typeof ROWS)[number], unit: string, of: (figures: Figures) => number): Row =>
     row(`${PREFIX}-${name}`, unit, [of(large)], SMALL, [of(small)]);
-  const rows = [
+  return [
     row(`${PREFIX}-memory`, 'MB', large.megabytes, 'json-text', [bytes / 1e6]),
     row(`${PREFIX}-sync`, 'ms', large.syncMs, 'tcp-copy', large.copyMs),
     row(`${PREFIX}-sync-cpu`, 'ms', large.cpuMs, 'serving-node', large.servingCpuMs),
@@ -100,7 +109,6 @@ export async function* benchGossipTable({ only, runs }: BenchOptions): AsyncGene
     pair('traffic', 'bytes/s', ({ restBytes }) => restBytes),
     pair('update-traffic', 'bytes', ({ updateBytes }) => updateBytes),
   ];
-  for (const one of rows) if (wanted.includes(one.name)) yield one;
 }
 
 interface Figures {
