@@ -11,7 +11,7 @@ export type EndpointErrorDetail =
   | { readonly code: 'VALUE_TOO_LARGE'; readonly bytes: number; readonly bytesMax: number }
   | { readonly code: 'VALUE_TOO_DEEP'; readonly depthMax: number }
   | { readonly code: 'RECORD_FULL'; readonly entriesMax: number }
-  | { readonly code: 'TABLE_FULL'; readonly bytesMax: number };
+  | { readonly code: 'RECORD_TOO_LARGE'; readonly bytesMax: number };
 
 /** A refusal the caller is expected to handle. Match on `detail.code`, never on `message`. */
 export class EndpointError extends Error {

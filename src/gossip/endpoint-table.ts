@@ -18,6 +18,8 @@ import { NameIndex } from './name-index.ts';
  * is counted: see "A table of 100,000 endpoints" in docs/performance.md.
  */
 export const TABLE_BYTES_MAX: number = 256 * 1_024 * 1_024;
+/** This node's record, counted likewise: a quarter of what others have room for. Our own bound. */
+export const RECORD_BYTES_MAX: number = TABLE_BYTES_MAX / 4;
 
 /** What the membership protocol thinks of a record's owner. */
 export type OwnerState = 'live' | 'failed' | 'left';
@@ -126,7 +128,7 @@ export class EndpointTable {
    * Sets an endpoint of this node; other nodes learn it within a few gossip intervals.
    *
    * @returns false if it had that value already
-   * @throws {EndpointError} if the key, the value, the record or the table would be too large
+   * @throws {EndpointError} if the key, the value or the record would be too large
    */
   setLocal(key: string, value: Json): boolean {
     // What others get is what was said now, not what the caller makes of the object later.
@@ -140,11 +142,13 @@ export class EndpointTable {
         { code: 'RECORD_FULL', entriesMax: RECORD_ENTRIES_MAX },
       );
     }
-    if (this.#bytes + key.length + text.length > TABLE_BYTES_MAX) {
+    // Whoever cannot hold it never has the same as the others.
+    const grownBytes = key.length + text.length - (known?.length ?? 0);
+    if (grownBytes > 0 && this.#own.bytes + grownBytes > RECORD_BYTES_MAX) {
       throw new EndpointError(
-        `Cannot set endpoint ${JSON.stringify(key)}: the tables of all nodes have ${this.#bytes} bytes, ` +
-          `expected at most ${TABLE_BYTES_MAX}`,
-        { code: 'TABLE_FULL', bytesMax: TABLE_BYTES_MAX },
+        `Cannot set endpoint ${JSON.stringify(key)}: this node has ${this.#own.bytes} bytes of ` +
+          `endpoints, expected at most ${RECORD_BYTES_MAX}`,
+        { code: 'RECORD_TOO_LARGE', bytesMax: RECORD_BYTES_MAX },
       );
     }
     this.#write(key, text);

@@ -17,7 +17,7 @@ import {
   RECORD_ENTRIES_MAX,
 } from '../../src/gossip/endpoint-record.ts';
 import { EndpointSync } from '../../src/gossip/endpoint-sync.ts';
-import { EndpointTable, isNewer, TABLE_BYTES_MAX } from '../../src/gossip/endpoint-table.ts';
+import { EndpointTable, isNewer, RECORD_BYTES_MAX } from '../../src/gossip/endpoint-table.ts';
 import {
   differingSums,
   EndpointTree,
@@ -726,18 +726,20 @@ test('what two others have is fetched once, a part from each, and what one owes 
   t.end();
 });
 
-test('a node says no more than the tables of all have room for', (t) => {
+test('a node says no more than others have room for', (t) => {
   const table = newTable('a');
-  const large = new EndpointRecord('large', 1);
-  const text = content('x'.repeat(ENDPOINT_VALUE_BYTES_MAX - 2));
-  for (let entry = 0; large.bytes + 2 * text.length < TABLE_BYTES_MAX; entry++) {
-    large.write(`k${entry}`, text, 0);
-  }
-  table.restore([large], 0);
-  t.ok(table.setLocal('fits', 1));
   const most = 'x'.repeat(ENDPOINT_VALUE_BYTES_MAX - 2);
-  t.ok(table.setLocal('fits, too', most));
-  t.throws(() => table.setLocal('more', most), { message: /the tables of all nodes have/ });
-  t.ok(table.setLocal('fits', 2));
+  const detail = { code: 'RECORD_TOO_LARGE', bytesMax: RECORD_BYTES_MAX };
+  const tooLarge = { name: 'EndpointError', detail };
+  let count = 0;
+  const fill = (): void => {
+    for (; count < RECORD_ENTRIES_MAX; count++) table.setLocal(`k${count}`, most);
+  };
+  t.throws(fill, tooLarge);
+  t.ok(table.bytes <= RECORD_BYTES_MAX && table.bytes > RECORD_BYTES_MAX - 2 * most.length);
+  t.ok(table.setLocal('k0', most.replace('x', 'y')), 'what does not grow is never refused');
+  t.ok(table.setLocal('k0', 1));
+  t.ok(table.setLocal('small', 1));
+  t.throws(fill, tooLarge);
   t.end();
 });
