@@ -20,13 +20,17 @@ function shortAscii(text: string): Uint8Array | undefined {
   return bytes;
 }
 
-/** @returns the text of `bytes`, or undefined if they are not UTF-8 */
+/**
+ * The text of `bytes`, which may well come again: a name.
+ *
+ * @returns undefined if they are not UTF-8
+ */
 export function utf8Text(bytes: Uint8Array): string | undefined {
-  if (bytes.length > SHORT_BYTES) return decodeUtf8(bytes);
+  if (bytes.length > SHORT_BYTES) return newUtf8Text(bytes);
   const place = hashOf(bytes) % RECENT_TEXTS;
   const recent = RECENT[place];
   if (recent !== undefined && isAsciiOf(recent, bytes)) return recent;
-  const text = decodeUtf8(bytes);
+  const text = newUtf8Text(bytes);
   if (text !== undefined) RECENT[place] = text;
   return text;
 }
@@ -39,7 +43,8 @@ export function utf8Text(bytes: Uint8Array): string | undefined {
 const RECENT_TEXTS = 16_384;
 const RECENT: (string | undefined)[] = new Array<string | undefined>(RECENT_TEXTS).fill(undefined);
 
-function decodeUtf8(bytes: Uint8Array): string | undefined {
+/** The same for what is likely to be another text each time: an entry of a table. */
+export function newUtf8Text(bytes: Uint8Array): string | undefined {
   try {
     return UTF8_DECODER.decode(bytes);
   } catch {

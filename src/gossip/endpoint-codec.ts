@@ -1,10 +1,11 @@
-import { ByteWriter, utf8Text } from './bytes.ts';
+import type { Json } from '../core/store.ts';
+import { ByteWriter, newUtf8Text, utf8Text } from './bytes.ts';
 import { ENDPOINT_KEY_BYTES_MAX, ENDPOINT_VALUE_BYTES_MAX } from './endpoint-limits.ts';
 import type { Delta, DeltaEntry } from './endpoint-record.ts';
 import type { RecordVersion } from './endpoint-table.ts';
 import { SUM_BYTES, TREE_FANOUT, TREE_LEAVES } from './endpoint-tree.ts';
 import { FieldReader, NODE_NAME_BYTES_MAX } from './field-reader.ts';
-import { JSON_DEPTH_MAX, jsonDepth } from './json-depth.ts';
+import { isJsonTooDeep } from './json-depth.ts';
 import { MESSAGE_TYPE } from './messages.ts';
 import { decodeMsgpack, type MsgpackInput, type MsgpackValue, writeMsgpack } from './msgpack.ts';
 
@@ -276,21 +277,39 @@ function readEntry(value: MsgpackValue): DeltaEntry | undefined {
   if (!isList(value, 3)) return undefined;
   const [key = null, version = null, text = null] = value;
   if (!isShortText(key, ENDPOINT_KEY_BYTES_MAX) || !isCount(version)) return undefined;
-  const keyText = utf8Text(key);
+  const keyText = newUtf8Text(key);
   if (keyText === undefined) return undefined;
   if (text === null) return { key: keyText, version, content: undefined };
   if (!isShortText(text, ENDPOINT_VALUE_BYTES_MAX)) return undefined;
   const content = readContent(text);
-  return content === undefined ? undefined : { key: keyText, version, content };
+  return content && new ReadEntry(keyText, version, content);
 }
 
-/** JSON text that a reader may parse without a second look. */
-function readContent(bytes: Uint8Array): string | undefined {
-  const text = utf8Text(bytes);
-  if (text === undefined || jsonDepth(text) > JSON_DEPTH_MAX) return undefined;
+/** An entry that came in a message. Its value is no part of what it says, which is the text. */
+class ReadEntry implements DeltaEntry {
+  readonly key: string;
+  readonly version: number;
+  readonly content: string;
+  readonly #value: Json;
+
+  constructor(key: string, version: number, { content, value }: { content: string; value: Json }) {
+    this.key = key;
+    this.version = version;
+    this.content = content;
+    this.#value = value;
+  }
+
+  get value(): Json {
+    return this.#value;
+  }
+}
+
+/** JSON text that a reader may parse without a second look, and what it says. */
+function readContent(bytes: Uint8Array): { content: string; value: Json } | undefined {
+  const content = newUtf8Text(bytes);
+  if (content === undefined || isJsonTooDeep(content)) return undefined;
   try {
-    JSON.parse(text);
-    return text;
+    return { content, value: JSON.parse(content) };
   } catch {
     return undefined;
   }

@@ -1,5 +1,5 @@
 import { utf8Bytes } from './bytes.ts';
-import { JSON_DEPTH_MAX, jsonDepth } from './json-depth.ts';
+import { isJsonTooDeep, JSON_DEPTH_MAX } from './json-depth.ts';
 
 /** Largest key of an endpoint, in UTF-8. Our own bound. */
 export const ENDPOINT_KEY_BYTES_MAX = 255;
@@ -10,7 +10,8 @@ export type EndpointErrorDetail =
   | { readonly code: 'KEY_TOO_LONG'; readonly bytes: number; readonly bytesMax: number }
   | { readonly code: 'VALUE_TOO_LARGE'; readonly bytes: number; readonly bytesMax: number }
   | { readonly code: 'VALUE_TOO_DEEP'; readonly depthMax: number }
-  | { readonly code: 'RECORD_FULL'; readonly entriesMax: number };
+  | { readonly code: 'RECORD_FULL'; readonly entriesMax: number }
+  | { readonly code: 'RECORD_TOO_LARGE'; readonly bytesMax: number };
 
 /** A refusal the caller is expected to handle. Match on `detail.code`, never on `message`. */
 export class EndpointError extends Error {
@@ -46,7 +47,7 @@ export function checkEndpoint(key: string, text: string): void {
       { code: 'VALUE_TOO_LARGE', bytes: valueBytes, bytesMax: ENDPOINT_VALUE_BYTES_MAX },
     );
   }
-  if (jsonDepth(text) > JSON_DEPTH_MAX) {
+  if (isJsonTooDeep(text)) {
     throw new EndpointError(
       `Cannot set endpoint ${name}: expected JSON nested at most ${JSON_DEPTH_MAX} deep`,
       { code: 'VALUE_TOO_DEEP', depthMax: JSON_DEPTH_MAX },

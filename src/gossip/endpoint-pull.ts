@@ -32,8 +32,8 @@ export interface EndpointPullParts {
 interface Walk {
   /** What the last request asked for. */
   first: number;
-  /** Where the walk ends. */
-  readonly last: number;
+  /** Where the walk ends: sooner once another one has taken over a part of it. */
+  last: number;
   untilMs: number;
 }
 
@@ -52,12 +52,23 @@ export class EndpointPull {
     this.#parts = parts;
   }
 
-  /** Starts to fetch what `to` has in `range`, unless enough is being fetched already. */
+  /**
+   * Starts to fetch what `to` has in `range`, unless enough is being fetched already. What another walk
+   * has yet to fetch is shared with it, or left to it: nothing comes twice.
+   */
   start(to: PeerAddress, range: LeafRange, nowMs: number): void {
     for (const [peer, { untilMs }] of this.#walks) if (untilMs <= nowMs) this.#walks.delete(peer);
     const key = formatPeer(to);
     if (this.#walks.has(key) || this.#walks.size >= PULLS_MAX) return;
-    const walk = { first: range.first, last: range.last, untilMs: 0 };
+    const { last } = range;
+    let { first } = range;
+    for (const other of this.#walks.values()) {
+      if (first >= other.last || last <= other.first) continue;
+      first = Math.max(first, Math.ceil((other.first + other.last) / 2));
+      if (first >= last || last < other.last) return;
+      other.last = Math.min(other.last, first);
+    }
+    const walk = { first, last, untilMs: 0 };
     this.#walks.set(key, walk);
     this.#request(to, walk, undefined, nowMs);
   }

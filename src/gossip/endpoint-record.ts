@@ -1,3 +1,4 @@
+import type { Json } from '../core/store.ts';
 import { type Fingerprint, leafOf } from './endpoint-tree.ts';
 import { fnv1a } from './fnv1a.ts';
 
@@ -5,6 +6,8 @@ import { fnv1a } from './fnv1a.ts';
 export const RECORD_ENTRIES_MAX = 16_384;
 /** Version ranges that may be known ahead of a gap; more are fetched again. */
 const AHEAD_MAX = 16;
+/** Latest changes by the owner that are known without a look at all entries. */
+const RECENT_MAX = 256;
 /** What an entry costs in memory besides its text, roughly. */
 const ENTRY_OVERHEAD_BYTES = 160;
 
@@ -17,6 +20,8 @@ export interface DeltaEntry {
   /** The record's version when this entry last changed. */
   readonly version: number;
   readonly content: EntryContent;
+  /** What `content` says, if it has been parsed already. Records do not keep it. */
+  readonly value?: Json;
 }
 
 /**
@@ -36,7 +41,8 @@ export interface Delta {
   readonly entries: readonly DeltaEntry[];
 }
 
-interface Entry extends DeltaEntry {
+interface Entry extends Omit<DeltaEntry, 'value'> {
+  /** When a deletion came to be known; 0 otherwise, since nothing asks and a fraction takes memory. */
   readonly changedMs: number;
 }
 
@@ -64,6 +70,8 @@ export class EndpointRecord {
   /** Ranges above `version` that are known. BOUNDED by {@link AHEAD_MAX}. */
   #ahead: { readonly since: number; readonly version: number }[] = [];
   readonly #entries = new Map<string, Entry>();
+  /** Keys of the latest versions, one each, if the owner made them here. BOUNDED by twice {@link RECENT_MAX}. */
+  #recent: string[] = [];
   #bytes = 0;
   /** Entries that are deletions. */
   #deletions = 0;
@@ -90,6 +98,7 @@ export class EndpointRecord {
   set version(version: number) {
     this.#version = version;
     this.#fingerprint = undefined;
+    this.#recent = [];
   }
 
   /** When the owner last changed what is known of it, by its own clock: see {@link Delta.atMs}. */
@@ -115,6 +124,7 @@ export class EndpointRecord {
     copy.#atMs = this.#atMs;
     copy.#floor = this.#floor;
     copy.#ahead = [...this.#ahead];
+    copy.#recent = [...this.#recent];
     for (const [key, entry] of this.#entries) copy.#entries.set(key, entry);
     copy.#bytes = this.#bytes;
     copy.#deletions = this.#deletions;
@@ -148,9 +158,12 @@ export class EndpointRecord {
    * @param atMs - Milliseconds since the epoch.
    */
   write(key: string, content: EntryContent, nowMs: number, atMs = 0): void {
-    this.version++;
+    this.#version++;
+    this.#fingerprint = undefined;
     this.#atMs = atMs;
-    this.#put({ key, content, version: this.version, changedMs: nowMs });
+    this.#put({ key, content, version: this.#version }, nowMs);
+    this.#recent.push(key);
+    if (this.#recent.length >= 2 * RECENT_MAX) this.#recent = this.#recent.slice(-RECENT_MAX);
   }
 
   /**
@@ -161,13 +174,13 @@ export class EndpointRecord {
   apply(delta: Delta, nowMs: number, touched: Map<string, EntryContent>): ApplyResult {
     const known = this.version;
     if (delta.version <= known && !delta.full) return 'stale';
-    if (this.#entries.size + delta.entries.length > RECORD_ENTRIES_MAX) return 'full';
+    if (this.#sizeWith(delta) > RECORD_ENTRIES_MAX) return 'full';
     for (const entry of delta.entries) {
       const held = this.#entries.get(entry.key);
       // Up to `known` all is known: an entry that is not held was deleted, and that is forgotten.
       if (entry.version <= Math.max(known, held?.version ?? 0)) continue;
       touched.set(entry.key, held?.content);
-      this.#put({ ...entry, changedMs: nowMs });
+      this.#put(entry, nowMs);
     }
     if (delta.full) this.#dropUnlisted(delta, touched);
     if (delta.since > this.version) {
@@ -189,12 +202,29 @@ export class EndpointRecord {
   deltaSince(copied: number, fullUntil = 0): Delta {
     const full = copied < this.#floor;
     const since = full ? fullUntil : copied;
-    const entries = [...this.#entries.values()]
-      .filter(({ version }) => version > since && version <= this.version)
-      .sort((a, b) => a.version - b.version)
-      .map(({ key, version, content }) => ({ key, version, content }));
+    const entries = this.#recentSince(since) ?? this.#since(since);
     const { node, generation, version, atMs } = this;
     return { node, generation, since, version, atMs, full, entries };
+  }
+
+  /** What the owner's latest changes left; undefined if they do not go back to `since`. */
+  #recentSince(since: number): DeltaEntry[] | undefined {
+    const first = this.#version - this.#recent.length;
+    if (since < first) return undefined;
+    const entries: DeltaEntry[] = [];
+    for (let version = since + 1; version <= this.#version; version++) {
+      const entry = this.#entries.get(this.#recent[version - first - 1] ?? '');
+      if (entry?.version === version) entries.push(bare(entry));
+    }
+    return entries;
+  }
+
+  #since(since: number): DeltaEntry[] {
+    const entries: DeltaEntry[] = [];
+    for (const entry of this.#entries.values()) {
+      if (entry.version > since && entry.version <= this.version) entries.push(bare(entry));
+    }
+    return entries.sort((a, b) => a.version - b.version);
   }
 
   get hasDeletions(): boolean {
@@ -221,11 +251,12 @@ export class EndpointRecord {
     return content === undefined && changedMs < beforeMs && version <= this.version;
   }
 
-  #put(entry: Entry): void {
-    this.#remove(entry.key);
-    this.#entries.set(entry.key, entry);
+  #put({ key, version, content }: DeltaEntry, nowMs: number): void {
+    this.#remove(key);
+    const entry = { key, version, content, changedMs: content === undefined ? nowMs : 0 };
+    this.#entries.set(key, entry);
     this.#bytes += entryBytes(entry);
-    if (entry.content === undefined) this.#deletions++;
+    if (content === undefined) this.#deletions++;
   }
 
   #remove(key: string): void {
@@ -236,10 +267,25 @@ export class EndpointRecord {
     this.#entries.delete(key);
   }
 
+  /** Entries there would be at most. */
+  #sizeWith(delta: Delta): number {
+    let size = this.#entries.size;
+    if (size + delta.entries.length <= RECORD_ENTRIES_MAX) return size;
+    for (const { key } of delta.entries) if (!this.#entries.has(key)) size++;
+    if (delta.full) for (const _ of this.#unlisted(delta)) size--;
+    return size;
+  }
+
+  /** Entries in the range of a full delta that do not exist any more. */
+  *#unlisted({ since, version, entries }: Delta): Generator<Entry, void, undefined> {
+    const listed = new Set(entries.map(({ key }) => key));
+    for (const entry of this.#entries.values()) {
+      if (entry.version > since && entry.version <= version && !listed.has(entry.key)) yield entry;
+    }
+  }
+
   #dropUnlisted(delta: Delta, touched: Map<string, EntryContent>): void {
-    const listed = new Set(delta.entries.map(({ key }) => key));
-    for (const { key, version, content } of this.#entries.values()) {
-      if (version <= delta.since || version > delta.version || listed.has(key)) continue;
+    for (const { key, content } of this.#unlisted(delta)) {
       if (!touched.has(key)) touched.set(key, content);
       this.#remove(key);
     }
@@ -261,7 +307,11 @@ export class EndpointRecord {
   }
 }
 
-function entryBytes({ key, content }: DeltaEntry): number {
+function bare({ key, version, content }: Entry): DeltaEntry {
+  return { key, version, content };
+}
+
+function entryBytes({ key, content }: Entry): number {
   return key.length + (content?.length ?? 0) + ENTRY_OVERHEAD_BYTES;
 }
 

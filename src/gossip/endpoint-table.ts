@@ -12,8 +12,14 @@ import {
 import { EndpointTree } from './endpoint-tree.ts';
 import { NameIndex } from './name-index.ts';
 
-/** All records together, as {@link EndpointRecord.bytes} counts; past it deltas are dropped. */
+/**
+ * All records together, as {@link EndpointRecord.bytes} counts; past it deltas are dropped. With what
+ * weft announces of a task, 424 bytes, that is 600,000 of them, and resident memory is about as much as
+ * is counted: see "A table of 100,000 endpoints" in docs/performance.md.
+ */
 export const TABLE_BYTES_MAX: number = 256 * 1_024 * 1_024;
+/** This node's record, counted likewise: a quarter of what others have room for. Our own bound. */
+export const RECORD_BYTES_MAX: number = TABLE_BYTES_MAX / 4;
 
 /** What the membership protocol thinks of a record's owner. */
 export type OwnerState = 'live' | 'failed' | 'left';
@@ -136,6 +142,15 @@ export class EndpointTable {
         { code: 'RECORD_FULL', entriesMax: RECORD_ENTRIES_MAX },
       );
     }
+    // Whoever cannot hold it never has the same as the others.
+    const grownBytes = key.length + text.length - (known?.length ?? 0);
+    if (grownBytes > 0 && this.#own.bytes + grownBytes > RECORD_BYTES_MAX) {
+      throw new EndpointError(
+        `Cannot set endpoint ${JSON.stringify(key)}: this node has ${this.#own.bytes} bytes of ` +
+          `endpoints, expected at most ${RECORD_BYTES_MAX}`,
+        { code: 'RECORD_TOO_LARGE', bytesMax: RECORD_BYTES_MAX },
+      );
+    }
     this.#write(key, text);
     return true;
   }
@@ -196,7 +211,7 @@ export class EndpointTable {
     this.#keep(record, nowMs);
     for (const [key, content] of before) touched.set(key, content);
     const news = result === 'applied' || (result === 'gap' && touched.size > 0);
-    const change = this.isLive(delta.node) ? changeOf(record, touched) : undefined;
+    const change = this.isLive(delta.node) ? changeOf(record, touched, delta) : undefined;
     const isUpdate = result === 'applied' && known !== undefined;
     return { result, news, isUpdate, ...(change && { change }) };
   }
@@ -402,7 +417,9 @@ function deltaBytes(delta: Delta): number {
 function changeOf(
   record: EndpointRecord,
   touched: ReadonlyMap<string, EntryContent>,
+  { entries }: Delta,
 ): EndpointChange | undefined {
+  const parsed = new Map(entries.map((entry) => [entry.key, entry]));
   const added: Endpoint[] = [];
   const changed: Endpoint[] = [];
   const removed: string[] = [];
@@ -410,7 +427,12 @@ function changeOf(
     const content = record.get(key);
     if (before === content) continue;
     if (content === undefined) removed.push(key);
-    else (before === undefined ? added : changed).push(endpointOf({ key, content }));
+    else {
+      const { content: text, value } = parsed.get(key) ?? {};
+      const known = text === content && value !== undefined;
+      const endpoint = known ? { key, value } : endpointOf({ key, content });
+      (before === undefined ? added : changed).push(endpoint);
+    }
   }
   const count = added.length + changed.length + removed.length;
   return count === 0 ? undefined : { node: record.node, added, changed, removed };

@@ -11,9 +11,13 @@ import {
 } from '../../src/gossip/endpoint-codec.ts';
 import { ENDPOINT_VALUE_BYTES_MAX } from '../../src/gossip/endpoint-limits.ts';
 import { encodeDeltas, packDigests, packWindows } from '../../src/gossip/endpoint-packing.ts';
-import { type Delta, EndpointRecord } from '../../src/gossip/endpoint-record.ts';
+import {
+  type Delta,
+  EndpointRecord,
+  RECORD_ENTRIES_MAX,
+} from '../../src/gossip/endpoint-record.ts';
 import { EndpointSync } from '../../src/gossip/endpoint-sync.ts';
-import { EndpointTable, isNewer } from '../../src/gossip/endpoint-table.ts';
+import { EndpointTable, isNewer, RECORD_BYTES_MAX } from '../../src/gossip/endpoint-table.ts';
 import {
   differingSums,
   EndpointTree,
@@ -22,7 +26,7 @@ import {
   TREE_FANOUT,
   TREE_LEAVES,
 } from '../../src/gossip/endpoint-tree.ts';
-import { jsonDepth } from '../../src/gossip/json-depth.ts';
+import { isJsonTooDeep, JSON_DEPTH_MAX, jsonDepth } from '../../src/gossip/json-depth.ts';
 import { seededRandom } from '../support/gossip-sim.ts';
 
 const content = (value: number | string): string => JSON.stringify(value);
@@ -120,6 +124,52 @@ test('a copy from before forgotten deletions gets them by a full delta, in parts
     }),
     { numRuns: 200 },
   );
+  t.end();
+});
+
+test('deltaSince() gives what changed, however long ago and however often', (t) => {
+  const keys = fc.integer({ min: 0, max: 40 });
+  const changes = fc.array(fc.tuple(keys, fc.option(fc.nat(9))), { minLength: 1, maxLength: 60 });
+  fc.assert(
+    fc.property(changes, fc.constantFrom(1, 20), fc.nat(999), (all, rounds, permille) => {
+      const record = new EndpointRecord('n', 1);
+      const latest = new Map<string, { version: number; content: string | undefined }>();
+      for (let round = 0; round < rounds; round++) {
+        for (const [index, value] of all) {
+          const text = value === null ? undefined : content(value + round);
+          record.write(`k${index}`, text, 0);
+          latest.set(`k${index}`, { version: record.version, content: text });
+        }
+      }
+      const since = Math.floor((record.version * permille) / 1_000);
+      const expected = Array.from(latest, ([key, entry]) => ({ key, ...entry }))
+        .filter(({ version }) => version > since)
+        .sort((a, b) => a.version - b.version);
+      for (const one of [record, record.clone()]) t.same(one.deltaSince(since).entries, expected);
+    }),
+    { numRuns: 100 },
+  );
+  t.end();
+});
+
+test('a record that has as many entries as may be can be changed, and all of it replaced', (t) => {
+  const record = new EndpointRecord('n', 1);
+  const count = RECORD_ENTRIES_MAX;
+  for (let index = 0; index < count; index++) record.write(`old${index}`, content(index), 0);
+  const mirror = new EndpointRecord('n', 1);
+  const update = (): string => mirror.apply(record.deltaSince(mirror.version), 0, new Map());
+  t.equal(update(), 'applied');
+  record.write('old7', content('new'), 0);
+  t.equal(update(), 'applied');
+  t.equal(mirror.get('old7'), content('new'));
+  const tooMany = { ...record.deltaSince(count), since: count + 1, version: count + 2 };
+  const more = [{ key: 'more', version: count + 2, content: content(1) }];
+  t.equal(mirror.apply({ ...tooMany, entries: more }, 0, new Map()), 'full');
+  for (let index = 0; index < count; index++) record.write(`old${index}`, undefined, 0);
+  record.forgetDeletions(1);
+  for (let index = 0; index < count; index++) record.write(`new${index}`, content(index), 0);
+  t.equal(update(), 'applied');
+  t.equal(dump(mirror), dump(record));
   t.end();
 });
 
@@ -262,6 +312,16 @@ test('what is too large is refused with a code', (t) => {
   }
   t.equal(dumpTable(table), '', 'nothing half-done');
   t.equal(jsonDepth('{"a[[[":"\\"[[[",  "b":[[1],{}]}'), 3);
+  for (const [text, isDeep] of [
+    ['[{'.repeat(16), false],
+    [`${'[{'.repeat(16)}[`, true],
+    ['{'.repeat(33), true],
+    ['{}[]'.repeat(99), false],
+    [JSON.stringify('[{'.repeat(99)), false],
+  ] as const) {
+    t.equal(isJsonTooDeep(text), isDeep, text);
+    t.equal(jsonDepth(text) > JSON_DEPTH_MAX, isDeep);
+  }
   t.end();
 });
 
@@ -430,6 +490,7 @@ function newSync(name: string) {
   const queue = new BroadcastQueue(100);
   const sent: Uint8Array[] = [];
   const asked: Uint8Array[] = [];
+  const askedOf: string[] = [];
   const told: string[] = [];
   const sync = new EndpointSync({
     ...{ tuning: LAN_TUNING, random: seededRandom(1), table, outbox: new Outbox(), queue },
@@ -437,7 +498,10 @@ function newSync(name: string) {
     hasten: () => {},
     send: (_to, messages) => sent.push(...messages),
     tellOf: (_to, node) => told.push(node),
-    ask: (_to, payload) => asked.push(payload),
+    ask: (to, payload) => {
+      asked.push(payload);
+      askedOf.push(to.address);
+    },
   });
   sync.flush(0);
   queue.take(10_000, 0, 1, 255);
@@ -450,7 +514,7 @@ function newSync(name: string) {
     sync.sendSummaries([PEER]);
     return sent.splice(0);
   };
-  return { table, queue, sync, asked, told, receive, summary };
+  return { table, queue, sync, asked, askedOf, told, receive, summary };
 }
 
 /** Lets `a` and `b` talk about the summary of `a` until neither has anything to say by packet. */
@@ -618,5 +682,64 @@ test('a pull that nobody answers, or that brings nothing, ends', (t) => {
   t.equal(b.asked.length, 0);
   a.sync.answered(PEER, encodeEndpointPayload({ kind: 'summary', summary: '' }), 0);
   t.equal(a.sync.serve(nothing), undefined);
+  t.end();
+});
+
+test('what two others have is fetched once, a part from each, and what one owes from a third', (t) => {
+  const [a, b] = [newSync('a'), newSync('b')];
+  const records = Array.from({ length: 900 }, (_, index) => new EndpointRecord(`n${index}`, 1));
+  for (const record of records) {
+    record.write('k', content('x'.repeat(2_000)), 0);
+    b.table.setOwner(record.node, 'live', 0);
+  }
+  a.table.restore(records, 0);
+  const peers = ['10.0.0.1', '10.0.0.2', '10.0.0.3'].map((address) => ({ address, port: 7946 }));
+  const [first, second, third] = peers as [typeof PEER, typeof PEER, typeof PEER];
+  let came = 0;
+  /** All that is asked is answered, but what is asked of `mute`. */
+  const exchange = (mute?: string): void => {
+    for (let payload = b.asked.shift(); payload !== undefined; payload = b.asked.shift()) {
+      const address = b.askedOf.shift();
+      if (address === mute) continue;
+      const answer = a.sync.serve(payload)!;
+      const decoded = decodeEndpointMessage(answer);
+      if (typeof decoded === 'string' || decoded.kind !== 'pulled') throw new Error('No answer');
+      came += decoded.deltas.length;
+      b.sync.answered({ address: address!, port: 7946 }, answer, 0);
+    }
+  };
+  b.sync.pullFrom(first, 0);
+  b.sync.pullFrom(second, 0);
+  t.same(b.askedOf, [first.address, second.address]);
+  b.sync.receive(encodeEndpointPayload({ kind: 'behind', first: 10, last: 20 }), third, 0);
+  t.equal(b.asked.length, 2, 'no more at once');
+  exchange(second.address);
+  const half = came;
+  t.ok(half > 400 && half < 600, `${half} records of the first`);
+  b.sync.receive(encodeEndpointPayload({ kind: 'behind', first: 2_100, last: 2_110 }), third, 1);
+  t.equal(b.asked.length, 0, 'is left to the second');
+  const { streamTimeoutMs } = LAN_TUNING;
+  b.sync.pullFrom(third, streamTimeoutMs);
+  exchange();
+  t.equal(came, records.length + 1, 'each record once, the own one of who has them too');
+  for (const { node } of records) t.same(b.table.versionOf(node), a.table.versionOf(node));
+  t.end();
+});
+
+test('a node says no more than others have room for', (t) => {
+  const table = newTable('a');
+  const most = 'x'.repeat(ENDPOINT_VALUE_BYTES_MAX - 2);
+  const detail = { code: 'RECORD_TOO_LARGE', bytesMax: RECORD_BYTES_MAX };
+  const tooLarge = { name: 'EndpointError', detail };
+  let count = 0;
+  const fill = (): void => {
+    for (; count < RECORD_ENTRIES_MAX; count++) table.setLocal(`k${count}`, most);
+  };
+  t.throws(fill, tooLarge);
+  t.ok(table.bytes <= RECORD_BYTES_MAX && table.bytes > RECORD_BYTES_MAX - 2 * most.length);
+  t.ok(table.setLocal('k0', most.replace('x', 'y')), 'what does not grow is never refused');
+  t.ok(table.setLocal('k0', 1));
+  t.ok(table.setLocal('small', 1));
+  t.throws(fill, tooLarge);
   t.end();
 });
