@@ -16,6 +16,8 @@ const PULLS_MAX = 2;
 const REQUEST_VERSIONS_MAX = 2_000;
 /** An answer has no more deltas than fill this; one entry more if need be. */
 const ANSWER_BYTES_MAX = 256 * 1_024;
+/** Answers without news that may follow each other: parts of a large record, of which all was known. */
+const IDLE_MAX = 1_024;
 
 /** What {@link EndpointPull} needs of its surroundings. */
 export interface EndpointPullParts {
@@ -35,6 +37,8 @@ interface Walk {
   /** Where the walk ends. */
   readonly last: number;
   untilMs: number;
+  /** Answers since the last that brought news. */
+  idle: number;
 }
 
 /**
@@ -57,7 +61,7 @@ export class EndpointPull {
     for (const [peer, { untilMs }] of this.#walks) if (untilMs <= nowMs) this.#walks.delete(peer);
     const key = formatPeer(to);
     if (this.#walks.has(key) || this.#walks.size >= PULLS_MAX) return;
-    const walk = { first: range.first, last: range.last, untilMs: 0 };
+    const walk = { first: range.first, last: range.last, untilMs: 0, idle: 0 };
     this.#walks.set(key, walk);
     this.#request(to, walk, undefined, nowMs);
   }
@@ -78,6 +82,8 @@ export class EndpointPull {
     // It is over, or whoever answers has nothing to say and yet does not end.
     const goesOn = news || answer.resume !== undefined || answer.next > (walk?.first ?? 0);
     if (walk === undefined || answer.next >= walk.last || !goesOn) return true;
+    walk.idle = news ? 0 : walk.idle + 1;
+    if (walk.idle > IDLE_MAX) return true;
     walk.first = answer.next;
     this.#walks.set(key, walk);
     this.#request(to, walk, answer.resume, nowMs);

@@ -161,12 +161,12 @@ export class EndpointRecord {
   apply(delta: Delta, nowMs: number, touched: Map<string, EntryContent>): ApplyResult {
     const known = this.version;
     if (delta.version <= known && !delta.full) return 'stale';
-    if (this.#entries.size + delta.entries.length > RECORD_ENTRIES_MAX) return 'full';
+    if (!this.#hasRoomFor(delta)) return 'full';
     for (const entry of delta.entries) {
       const held = this.#entries.get(entry.key);
       // Up to `known` all is known: an entry that is not held was deleted, and that is forgotten.
       if (entry.version <= Math.max(known, held?.version ?? 0)) continue;
-      touched.set(entry.key, held?.content);
+      if (!touched.has(entry.key)) touched.set(entry.key, held?.content);
       this.#put({ ...entry, changedMs: nowMs });
     }
     if (delta.full) this.#dropUnlisted(delta, touched);
@@ -234,6 +234,17 @@ export class EndpointRecord {
     this.#bytes -= entryBytes(known);
     if (known.content === undefined) this.#deletions--;
     this.#entries.delete(key);
+  }
+
+  #hasRoomFor(delta: Delta): boolean {
+    if (this.#entries.size + delta.entries.length <= RECORD_ENTRIES_MAX) return true;
+    const listed = new Set(delta.entries.map(({ key }) => key));
+    let kept = listed.size;
+    for (const { key, version } of this.#entries.values()) {
+      const goes = delta.full && version > delta.since && version <= delta.version;
+      if (!goes && !listed.has(key)) kept++;
+    }
+    return kept <= RECORD_ENTRIES_MAX;
   }
 
   #dropUnlisted(delta: Delta, touched: Map<string, EntryContent>): void {

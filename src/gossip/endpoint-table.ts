@@ -108,6 +108,11 @@ export class EndpointTable {
     return this.#count;
   }
 
+  /** Names that are kept: of owners that live, and of all records. */
+  get ownerCount(): number {
+    return this.#index.size;
+  }
+
   /** Memory of all records, roughly. */
   get bytes(): number {
     return this.#bytes;
@@ -161,6 +166,12 @@ export class EndpointTable {
     const slot = this.#index.add(node);
     const record = this.#records[slot];
     const absence = this.#absent.get(slot);
+    if (record === undefined && state !== 'live') {
+      // Nothing to hide; a record that comes yet waits for news of its owner, as any does.
+      this.#absent.delete(slot);
+      this.#index.delete(node);
+      return undefined;
+    }
     if (state === 'live') this.#absent.delete(slot);
     else if (absence?.state !== state) this.#absent.set(slot, { state, sinceMs: nowMs });
     const wasLive = absence === undefined;

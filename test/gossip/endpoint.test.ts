@@ -368,7 +368,14 @@ test('what is said of endpoints is read as it was written', (t) => {
     { kind: 'delta', delta: DELTA },
     { kind: 'repair', delta: { ...DELTA, full: true } },
     { kind: 'summary', summary: '0123456789abcdef' },
-    { kind: 'digest', windows: [WINDOW, { first: 3, last: 4, versions: [] }], answer: true },
+    {
+      kind: 'digest',
+      windows: [
+        { ...WINDOW, last: 3 },
+        { first: 3, last: 4, versions: [] },
+      ],
+      answer: true,
+    },
     { kind: 'branches', sums: new Uint8Array(TREE_FANOUT * SUM_BYTES).fill(3) },
     { kind: 'leaves', branch: 63, sums: new Uint8Array(TREE_FANOUT * SUM_BYTES) },
     { kind: 'behind', first: 1, last: 2 },
@@ -437,6 +444,7 @@ function newSync(name: string) {
     hasten: () => {},
     send: (_to, messages) => sent.push(...messages),
     tellOf: (_to, node) => told.push(node),
+    isPeer: () => true,
     ask: (_to, payload) => asked.push(payload),
   });
   sync.flush(0);
