@@ -90,6 +90,11 @@ export class EndpointPull {
     return true;
   }
 
+  /** Nothing came from `to`, and nothing will: another pull may start. */
+  unanswered(to: PeerAddress): void {
+    this.#walks.delete(formatPeer(to));
+  }
+
   /** What a node that sends `request` lacks. */
   serve({ first, last, versions, resume }: PullRequest): Uint8Array {
     const { table } = this.#parts;

@@ -169,6 +169,11 @@ export class EndpointSync {
     if (!this.#pull.answered(to, payload, nowMs)) this.#parts.outbox.count('pull_malformed');
   }
 
+  /** What this node asked of `to` is not answered. */
+  unanswered(to: PeerAddress): void {
+    this.#pull.unanswered(to);
+  }
+
   /** This node's user state for a push/pull: what it has, in one sum. */
   state(): Uint8Array {
     return encodeEndpointPayload({ kind: 'summary', summary: this.#parts.table.summary() });

@@ -15,6 +15,9 @@ import { NameIndex } from './name-index.ts';
 /** All records together, as {@link EndpointRecord.bytes} counts; past it deltas are dropped. */
 export const TABLE_BYTES_MAX: number = 256 * 1_024 * 1_024;
 
+/** Of the records that may be kept, one in so many may have come before news of its owner. */
+const UNKNOWN_SHARE = 4;
+
 /** What the membership protocol thinks of a record's owner. */
 export type OwnerState = 'live' | 'failed' | 'left';
 
@@ -195,7 +198,7 @@ export class EndpointTable {
     if (known === undefined || delta.generation > known.generation) {
       // What came before is needed first: the start of a record tells its generation.
       if (delta.since > 0) return { ...NOTHING_NEW, result: 'gap' };
-      const full = known === undefined && this.#count >= this.#parts.tuning.membersMax;
+      const full = known === undefined && !this.#hasRoomFor(delta.node);
       if (full || delta.entries.length > RECORD_ENTRIES_MAX) return NO_ROOM;
       for (const { key, content } of known?.live() ?? []) touched.set(key, content);
       record = new EndpointRecord(delta.node, delta.generation);
@@ -327,6 +330,16 @@ export class EndpointTable {
       kept.forgetDeletions(beforeMs);
       this.#keep(kept, nowMs);
     }
+  }
+
+  /** Names that nobody has heard of leave room for the records of members. */
+  #hasRoomFor(node: string): boolean {
+    const { membersMax } = this.#parts.tuning;
+    if (this.#count >= membersMax) return false;
+    if (this.isLive(node)) return true;
+    let unknown = 0;
+    for (const { state } of this.#absent.values()) if (state === 'unknown') unknown++;
+    return unknown < membersMax / UNKNOWN_SHARE;
   }
 
   get #own(): EndpointRecord {

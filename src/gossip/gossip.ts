@@ -325,6 +325,11 @@ export class Gossip {
     return this.#finish(now);
   }
 
+  /** Takes note that what this node asked is not answered; without it others wait for its time to end. */
+  unanswered(asked: AskEffect): void {
+    this.#sync.unanswered(asked.to);
+  }
+
   /** Takes the ack to a ping that was sent over TCP. */
   streamAck(sequence: number, nowMs: number): Effect[] {
     const now = this.#time.advance(nowMs);

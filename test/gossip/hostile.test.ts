@@ -194,6 +194,34 @@ test('a pull of which the answers promise and never bring anything ends', (t) =>
   t.end();
 });
 
+test('records of nodes that nobody has heard of leave room for those of members', (t) => {
+  const tuning = { ...LAN_TUNING, membersMax: 100 };
+  const table = new EndpointTable('self', 1, { tuning }, 0);
+  const apply = (node: string) => {
+    const record = new EndpointRecord(node, 1);
+    record.write('k', '1', 0);
+    return table.apply(record.deltaSince(0), 0).result;
+  };
+  const results = Array.from({ length: 200 }, (_, index) => apply(`stranger${index}`));
+  t.equal(results.filter((result) => result === 'applied').length, 25);
+  table.setOwner('member', 'live', 0);
+  t.equal(apply('member'), 'applied');
+  table.setOwner('stranger0', 'live', 0);
+  t.equal([...table.visible()].length, 2, 'one that is heard of is shown');
+  t.equal(apply('another'), 'applied', 'and its place is free');
+  t.end();
+});
+
+test('a pull that fails leaves its place to others at once', (t) => {
+  const { sync, asked } = newSync('self');
+  for (let host = 1; host <= 3; host++) sync.pullFrom({ ...PEER, address: `10.0.0.${host}` }, 0);
+  t.equal(asked.length, 2);
+  sync.unanswered({ ...PEER, address: '10.0.0.1' });
+  sync.pullFrom({ ...PEER, address: '10.0.0.3' }, 0);
+  t.equal(asked.length, 3);
+  t.end();
+});
+
 test('names of departed nodes are not kept', (t) => {
   const table = newTable('self');
   for (let node = 0; node < 10_000; node++) {
