@@ -206,7 +206,11 @@ function withDelta(kind: 'delta' | 'repair', fields: FieldReader): EndpointMessa
 }
 
 function readDigest(fields: FieldReader): EndpointMessage | undefined {
-  const windows = readAll(fields.array('Windows'), readWindow);
+  const list = fields.array('Windows');
+  const windows = list.length <= TREE_LEAVES ? readAll(list, readWindow) : undefined;
+  // Each leaf once at most: whoever answers looks at all that is in them.
+  const leaves = windows?.reduce((sum, { first, last }) => sum + last - first, 0) ?? 0;
+  if (leaves > TREE_LEAVES) return undefined;
   return windows && { kind: 'digest', windows, answer: fields.flag('Answer') };
 }
 

@@ -16,6 +16,8 @@ const PULLS_MAX = 2;
 const REQUEST_VERSIONS_MAX = 2_000;
 /** An answer has no more deltas than fill this; one entry more if need be. */
 const ANSWER_BYTES_MAX = 256 * 1_024;
+/** Answers without news that may follow each other: parts of a large record, of which all was known. */
+const IDLE_MAX = 1_024;
 
 /** What {@link EndpointPull} needs of its surroundings. */
 export interface EndpointPullParts {
@@ -35,6 +37,8 @@ interface Walk {
   /** Where the walk ends: sooner once another one has taken over a part of it. */
   last: number;
   untilMs: number;
+  /** Answers since the last that brought news. */
+  idle: number;
 }
 
 /**
@@ -68,7 +72,7 @@ export class EndpointPull {
       if (first >= last || last < other.last) return;
       other.last = Math.min(other.last, first);
     }
-    const walk = { first, last, untilMs: 0 };
+    const walk = { first, last, untilMs: 0, idle: 0 };
     this.#walks.set(key, walk);
     this.#request(to, walk, undefined, nowMs);
   }
@@ -89,10 +93,17 @@ export class EndpointPull {
     // It is over, or whoever answers has nothing to say and yet does not end.
     const goesOn = news || answer.resume !== undefined || answer.next > (walk?.first ?? 0);
     if (walk === undefined || answer.next >= walk.last || !goesOn) return true;
+    walk.idle = news ? 0 : walk.idle + 1;
+    if (walk.idle > IDLE_MAX) return true;
     walk.first = answer.next;
     this.#walks.set(key, walk);
     this.#request(to, walk, answer.resume, nowMs);
     return true;
+  }
+
+  /** Nothing came from `to`, and nothing will: another pull may start. */
+  unanswered(to: PeerAddress): void {
+    this.#walks.delete(formatPeer(to));
   }
 
   /** What a node that sends `request` lacks. */

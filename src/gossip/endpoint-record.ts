@@ -174,12 +174,12 @@ export class EndpointRecord {
   apply(delta: Delta, nowMs: number, touched: Map<string, EntryContent>): ApplyResult {
     const known = this.version;
     if (delta.version <= known && !delta.full) return 'stale';
-    if (this.#sizeWith(delta) > RECORD_ENTRIES_MAX) return 'full';
+    if (!this.#hasRoomFor(delta)) return 'full';
     for (const entry of delta.entries) {
       const held = this.#entries.get(entry.key);
       // Up to `known` all is known: an entry that is not held was deleted, and that is forgotten.
       if (entry.version <= Math.max(known, held?.version ?? 0)) continue;
-      touched.set(entry.key, held?.content);
+      if (!touched.has(entry.key)) touched.set(entry.key, held?.content);
       this.#put(entry, nowMs);
     }
     if (delta.full) this.#dropUnlisted(delta, touched);
@@ -267,13 +267,15 @@ export class EndpointRecord {
     this.#entries.delete(key);
   }
 
-  /** Entries there would be at most. */
-  #sizeWith(delta: Delta): number {
-    let size = this.#entries.size;
-    if (size + delta.entries.length <= RECORD_ENTRIES_MAX) return size;
-    for (const { key } of delta.entries) if (!this.#entries.has(key)) size++;
-    if (delta.full) for (const _ of this.#unlisted(delta)) size--;
-    return size;
+  #hasRoomFor(delta: Delta): boolean {
+    if (this.#entries.size + delta.entries.length <= RECORD_ENTRIES_MAX) return true;
+    const listed = new Set(delta.entries.map(({ key }) => key));
+    let kept = listed.size;
+    for (const { key, version } of this.#entries.values()) {
+      const goes = delta.full && version > delta.since && version <= delta.version;
+      if (!goes && !listed.has(key)) kept++;
+    }
+    return kept <= RECORD_ENTRIES_MAX;
   }
 
   /** Entries in the range of a full delta that do not exist any more. */

@@ -37,6 +37,12 @@ const WHOLE_DIGEST_RECORDS_MAX = 64;
 /** Gaps that are asked about, and members that are told of, between two summaries. */
 const ASKED_MAX = 256;
 const TOLD_MAX = 64;
+/**
+ * Comparisons that are taken on between two summaries, and packets that answer them, together. Some ten
+ * nodes compare with one in that time, at some ten packets each; who sends more, in whatever name, gets no
+ * more out of this node.
+ */
+const ANSWERS_MAX = 512;
 const ALL_LEAVES: LeafRange = { first: 0, last: TREE_LEAVES };
 
 /** What {@link EndpointSync} needs of its surroundings. */
@@ -55,6 +61,8 @@ export interface EndpointSyncParts {
   readonly send: (to: PeerAddress, messages: readonly Uint8Array[]) => void;
   /** Sends what this node thinks of the member `node`. */
   readonly tellOf: (to: PeerAddress, node: string) => void;
+  /** Whether a live member has this address: what is sent elsewhere may hit whoever never asked. */
+  readonly isPeer: (peer: PeerAddress) => boolean;
   /** Sends a user message by stream, for an answer. */
   readonly ask: (to: PeerAddress, payload: Uint8Array) => void;
 }
@@ -89,6 +97,7 @@ export class EndpointSync {
   readonly #asked = new Set<string>();
   /** Members that were told of since the last summary. */
   #told = 0;
+  #answersLeft = ANSWERS_MAX;
   #mismatches = 0;
   #repairs = 0;
   /** BOUNDED by `membersMax`. */
@@ -137,6 +146,7 @@ export class EndpointSync {
     this.#told = 0;
     const summary = this.#parts.table.summary();
     for (const peer of peers) this.#send(peer, { kind: 'summary', summary });
+    this.#answersLeft = ANSWERS_MAX;
   }
 
   /** Handles the payload of a user message. */
@@ -157,6 +167,11 @@ export class EndpointSync {
   /** Takes the answer to what this node asked `to` by stream. */
   answered(to: PeerAddress, payload: Uint8Array, nowMs: number): void {
     if (!this.#pull.answered(to, payload, nowMs)) this.#parts.outbox.count('pull_malformed');
+  }
+
+  /** What this node asked of `to` is not answered. */
+  unanswered(to: PeerAddress): void {
+    this.#pull.unanswered(to);
   }
 
   /** This node's user state for a push/pull: what it has, in one sum. */
@@ -189,22 +204,24 @@ export class EndpointSync {
         return;
       case 'repair':
         if (this.#repair(message.delta, nowMs).result === 'gap')
-          this.#ask(message.delta.node, from);
+          this.#ask(message.delta.node, from, nowMs);
         return;
       case 'summary':
-        this.#compare(message.summary, from);
+        if (message.summary !== this.#parts.table.summary() && this.#mayAnswer()) {
+          this.#compare(from);
+        }
         return;
       case 'branches':
-        this.#compareBranches(message.sums, from);
+        if (this.#mayAnswer()) this.#compareBranches(message.sums, from);
         return;
       case 'leaves':
-        this.#compareLeaves(message.branch, message.sums, from);
+        if (this.#mayAnswer()) this.#compareLeaves(message.branch, message.sums, from, nowMs);
         return;
       case 'digest':
-        this.#answerDigest(message.windows, message.answer, from);
+        if (this.#mayAnswer()) this.#answerDigest(message.windows, message.answer, from, nowMs);
         return;
       case 'behind':
-        this.#pull.start(from, message, nowMs);
+        this.#pullRange(from, message, nowMs);
         return;
       default:
         this.#parts.outbox.count('user_message_unexpected');
@@ -215,7 +232,22 @@ export class EndpointSync {
   #hear(delta: Delta, payload: Uint8Array, from: PeerAddress, nowMs: number): void {
     const { result, news } = this.#apply(delta, nowMs);
     if (news) this.#passOn(delta, payload, nowMs);
-    if (result === 'gap') this.#ask(delta.node, from);
+    if (result === 'gap') this.#ask(delta.node, from, nowMs);
+  }
+
+  #mayAnswer(): boolean {
+    if (this.#answersLeft <= 0) {
+      this.#parts.outbox.count('endpoint_answers_full');
+      return false;
+    }
+    this.#answersLeft--;
+    return true;
+  }
+
+  /** Nobody but a member is connected to, or has one of the few places. */
+  #pullRange(from: PeerAddress, range: LeafRange, nowMs: number): void {
+    if (this.#parts.isPeer(from)) this.#pull.start(from, range, nowMs);
+    else this.#parts.outbox.count('endpoint_stranger');
   }
 
   #repair(delta: Delta, nowMs: number): TableApplied {
@@ -244,6 +276,8 @@ export class EndpointSync {
 
   /** An epidemic: what was news here is sent on as it came. What was not would never die out. */
   #passOn({ node, generation, since, version }: Delta, payload: Uint8Array, nowMs: number): void {
+    // No node of ours makes them so large. It would never be sent, and so never be done.
+    if (payload.length >= this.#messageBytesMax) return;
     const message = new Uint8Array(payload.length + 1);
     message[0] = MESSAGE_TYPE.user; // was taken off by the decoder
     message.set(payload, 1);
@@ -258,17 +292,32 @@ export class EndpointSync {
   }
 
   /** Asks `from`, who has more of `node`'s record, for what is missing here. */
-  #ask(node: string, from: PeerAddress): void {
+  #ask(node: string, from: PeerAddress, nowMs: number): void {
     if (this.#asked.has(node) || this.#asked.size >= ASKED_MAX) return;
     this.#asked.add(node);
-    const first = leafOf(node);
-    const range = { first, last: first + 1 };
-    this.#sendDigests(from, [{ ...range, versions: this.#seenIn(range) }], true);
+    this.#askForLeaves(from, [leafOf(node)], nowMs);
   }
 
-  #compare(summary: string, from: PeerAddress): void {
+  /** Tells `from` what is here of some leaves, to be sent what is not; pulls that if it is much. */
+  #askForLeaves(from: PeerAddress, leaves: readonly number[], nowMs: number): void {
+    const wanted = new Set(leaves);
+    const whole = { first: Math.min(...wanted), last: Math.max(...wanted) + 1 };
+    const versions = this.#seenIn(whole).filter(({ leaf }) => wanted.has(leaf));
+    const byLeaf = Map.groupBy(versions, ({ leaf }) => leaf);
+    const windows: DigestWindow[] = [];
+    for (const first of wanted) {
+      const range = { first, last: first + 1 };
+      const inside = byLeaf.get(first) ?? [];
+      const { windows: packed, rest } = packWindows(range, inside, this.#messageBytesMax, 1);
+      if (rest === undefined) windows.push(...packed);
+      else this.#pullRange(from, range, nowMs);
+    }
+    const all = this.#sendDigests(from, windows, true);
+    if (!all) this.#pullRange(from, whole, nowMs);
+  }
+
+  #compare(from: PeerAddress): void {
     const { table } = this.#parts;
-    if (summary === table.summary()) return;
     this.#mismatches++;
     if (table.recordCount <= WHOLE_DIGEST_RECORDS_MAX) {
       const versions = this.#seenIn(ALL_LEAVES);
@@ -286,76 +335,90 @@ export class EndpointSync {
     const { table } = this.#parts;
     const branches = this.#turned(differingSums(table.tree.branches(), sums));
     const windows: DigestWindow[] = [];
+    const large: number[] = [];
     const mean = table.recordCount / TREE_FANOUT;
     const few = branches.length * mean <= WHOLE_DIGEST_RECORDS_MAX;
     for (const branch of few ? branches : []) {
       const range = { first: branch * TREE_FANOUT, last: (branch + 1) * TREE_FANOUT };
       const versions = this.#seenIn(range);
-      windows.push(...packWindows(range, versions, this.#messageBytesMax, DIGESTS_MAX).windows);
+      const packed = packWindows(range, versions, this.#messageBytesMax, DIGESTS_MAX);
+      if (packed.rest === undefined) windows.push(...packed.windows);
+      else large.push(branch);
     }
-    if (few) this.#sendDigests(from, windows, false);
-    for (const branch of few ? [] : branches.slice(0, DIGESTS_MAX)) {
+    this.#sendDigests(from, windows, false);
+    for (const branch of (few ? large : branches).slice(0, DIGESTS_MAX)) {
       this.#send(from, { kind: 'leaves', branch, sums: table.tree.leaves(branch) });
     }
   }
 
-  #compareLeaves(branch: number, sums: Uint8Array, from: PeerAddress): void {
+  #compareLeaves(branch: number, sums: Uint8Array, from: PeerAddress, nowMs: number): void {
     const { table } = this.#parts;
     const base = branch * TREE_FANOUT;
     const differing = this.#turned(differingSums(table.tree.leaves(branch), sums));
     const versions = this.#seenIn({ first: base, last: base + TREE_FANOUT });
-    const windows = differing.flatMap((index) => {
+    const windows: DigestWindow[] = [];
+    for (const index of differing) {
       const range = { first: base + index, last: base + index + 1 };
       const inside = versions.filter(({ leaf }) => leaf === range.first);
-      return packWindows(range, inside, this.#messageBytesMax, 1).windows;
-    });
+      const packed = packWindows(range, inside, this.#messageBytesMax, 1);
+      windows.push(...packed.windows);
+      if (packed.rest === undefined) continue;
+      // More names than a packet lists: each side fetches what it lacks.
+      this.#send(from, { kind: 'behind', ...range });
+      this.#pullRange(from, range, nowMs);
+    }
     this.#sendDigests(from, windows, false);
   }
 
-  #answerDigest(windows: readonly DigestWindow[], isAnswer: boolean, from: PeerAddress): void {
+  #answerDigest(
+    windows: readonly DigestWindow[],
+    isAnswer: boolean,
+    from: PeerAddress,
+    nowMs: number,
+  ): void {
     const { table } = this.#parts;
-    const deltas: Delta[] = [];
-    const behind: DigestWindow[] = [];
-    for (const window of windows) {
-      for (const version of window.versions) table.outbid(version);
-      const mine = this.#seenIn(window);
-      const theirs = new Map(window.versions.map((version) => [version.node, version]));
-      for (const { node } of mine) {
-        const delta = table.deltaFor(node, theirs.get(node));
-        if (delta !== undefined) deltas.push(delta);
-      }
-      if (window.versions.some((version) => this.#isBehind(version))) {
-        behind.push({ first: window.first, last: window.last, versions: mine.map(bare) });
-      }
-      for (const version of window.versions) this.#settle(version, from);
+    for (const { versions } of windows) for (const version of versions) table.outbid(version);
+    const listed = windows.flatMap(({ versions }) => versions);
+    const behind = listed.filter((version) => this.#isBehind(version));
+    for (const version of listed) this.#settle(version, from);
+    if (!this.#sendRepairs(from, windows)) {
+      const first = Math.min(...windows.map((window) => window.first));
+      const last = Math.max(...windows.map((window) => window.last));
+      this.#send(from, { kind: 'behind', first, last });
     }
-    const [first, last] = [windows[0], windows.at(-1)];
-    if (!this.#sendRepairs(from, deltas) && first !== undefined && last !== undefined) {
-      this.#send(from, {
-        kind: 'behind',
-        first: first.first,
-        last: Math.max(first.last, last.last),
-      });
-    }
-    if (!isAnswer) this.#sendDigests(from, behind, true);
+    const leaves = behind.map(({ node }) => leafOf(node));
+    if (!isAnswer && leaves.length > 0) this.#askForLeaves(from, leaves, nowMs);
   }
 
-  /** @returns false if they are more than some packets hold: then a part has been sent */
-  #sendRepairs(to: PeerAddress, deltas: readonly Delta[]): boolean {
-    const messages: Uint8Array[] = [];
-    let whole = true;
-    for (const delta of deltas) {
-      const room = REPAIR_PACKETS_MAX - messages.length;
-      whole = room > 0;
-      if (!whole) break;
-      const part = encodeDeltas(delta, 'repair', this.#messageBytesMax, room);
-      messages.push(...part.messages);
-      whole = part.whole;
-      if (!whole) break;
+  /** What a node lacks that has what is in `windows`, record by record. */
+  *#lackedBy(windows: readonly DigestWindow[]): Generator<Delta, void, undefined> {
+    const { table } = this.#parts;
+    for (const window of windows) {
+      const theirs = new Map(window.versions.map((version) => [version.node, version]));
+      for (const { node } of table.versionsIn(window.first, window.last)) {
+        const delta = table.deltaFor(node, theirs.get(node));
+        if (delta !== undefined) yield delta;
+      }
     }
-    // What is fetched as a whole need not be sent in part.
-    if (whole) this.#parts.send(to, messages);
-    return whole;
+  }
+
+  /** @returns false if they are more than some packets hold: then nothing has been sent */
+  #sendRepairs(to: PeerAddress, windows: readonly DigestWindow[]): boolean {
+    const messages: Uint8Array[] = [];
+    for (const delta of this.#lackedBy(windows)) {
+      const room = REPAIR_PACKETS_MAX - messages.length;
+      if (room <= 0) return false;
+      const part = encodeDeltas(delta, 'repair', this.#messageBytesMax, room);
+      if (!part.whole) return false; // what is fetched as a whole need not be sent in part
+      messages.push(...part.messages);
+    }
+    if (messages.length > 1 && !this.#parts.isPeer(to)) {
+      this.#parts.outbox.count('endpoint_stranger');
+      return true;
+    }
+    this.#answersLeft -= messages.length;
+    this.#parts.send(to, messages);
+    return true;
   }
 
   #isBehind(theirs: RecordVersion): boolean {
@@ -383,18 +446,17 @@ export class EndpointSync {
     return [...indexes.slice(start), ...indexes.slice(0, start)];
   }
 
-  #sendDigests(to: PeerAddress, windows: readonly DigestWindow[], answer: boolean): void {
+  /** @returns false if they are more than some packets hold: then a part has been sent */
+  #sendDigests(to: PeerAddress, windows: readonly DigestWindow[], answer: boolean): boolean {
     const digests = packDigests(windows, this.#messageBytesMax);
     for (const some of digests.slice(0, DIGESTS_MAX)) {
       this.#send(to, { kind: 'digest', windows: some, answer });
     }
+    return digests.length <= DIGESTS_MAX;
   }
 
   #send(to: PeerAddress, message: EndpointMessage): void {
+    this.#answersLeft--;
     this.#parts.send(to, [encodeEndpointMessage(message)]);
   }
-}
-
-function bare({ node, generation, version, isLive }: SeenVersion): SeenVersion {
-  return { node, generation, version, isLive };
 }

@@ -21,6 +21,9 @@ export const TABLE_BYTES_MAX: number = 256 * 1_024 * 1_024;
 /** This node's record, counted likewise: a quarter of what others have room for. Our own bound. */
 export const RECORD_BYTES_MAX: number = TABLE_BYTES_MAX / 4;
 
+/** Of the records that may be kept, one in so many may have come before news of its owner. */
+const UNKNOWN_SHARE = 4;
+
 /** What the membership protocol thinks of a record's owner. */
 export type OwnerState = 'live' | 'failed' | 'left';
 
@@ -114,6 +117,11 @@ export class EndpointTable {
     return this.#count;
   }
 
+  /** Names that are kept: of owners that live, and of all records. */
+  get ownerCount(): number {
+    return this.#index.size;
+  }
+
   /** Memory of all records, roughly. */
   get bytes(): number {
     return this.#bytes;
@@ -176,6 +184,12 @@ export class EndpointTable {
     const slot = this.#index.add(node);
     const record = this.#records[slot];
     const absence = this.#absent.get(slot);
+    if (record === undefined && state !== 'live') {
+      // Nothing to hide; a record that comes yet waits for news of its owner, as any does.
+      this.#absent.delete(slot);
+      this.#index.delete(node);
+      return undefined;
+    }
     if (state === 'live') this.#absent.delete(slot);
     else if (absence?.state !== state) this.#absent.set(slot, { state, sinceMs: nowMs });
     const wasLive = absence === undefined;
@@ -199,7 +213,7 @@ export class EndpointTable {
     if (known === undefined || delta.generation > known.generation) {
       // What came before is needed first: the start of a record tells its generation.
       if (delta.since > 0) return { ...NOTHING_NEW, result: 'gap' };
-      const full = known === undefined && this.#count >= this.#parts.tuning.membersMax;
+      const full = known === undefined && !this.#hasRoomFor(delta.node);
       if (full || delta.entries.length > RECORD_ENTRIES_MAX) return NO_ROOM;
       for (const { key, content } of known?.live() ?? []) touched.set(key, content);
       record = new EndpointRecord(delta.node, delta.generation);
@@ -331,6 +345,16 @@ export class EndpointTable {
       kept.forgetDeletions(beforeMs);
       this.#keep(kept, nowMs);
     }
+  }
+
+  /** Names that nobody has heard of leave room for the records of members. */
+  #hasRoomFor(node: string): boolean {
+    const { membersMax } = this.#parts.tuning;
+    if (this.#count >= membersMax) return false;
+    if (this.isLive(node)) return true;
+    let unknown = 0;
+    for (const { state } of this.#absent.values()) if (state === 'unknown') unknown++;
+    return unknown < membersMax / UNKNOWN_SHARE;
   }
 
   get #own(): EndpointRecord {

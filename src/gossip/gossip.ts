@@ -147,6 +147,7 @@ export class Gossip {
       hasten: (now) => this.#swim.hasten(now),
       send: (to, messages) => this.#swim.sender.sendUser(to, messages),
       tellOf: (to, node) => this.#swim.tellOf(to, node),
+      isPeer: (peer) => this.#swim.isPeer(peer),
       ask: (to, payload) => outbox.push({ kind: 'ask', to, bytes: encodeUserStream(payload) }),
     });
     this.#summaryTurn = new Periodic(nowMs + deps.random.next() * tuning.summaryIntervalMs);
@@ -219,6 +220,11 @@ export class Gossip {
   /** Takes one UDP payload. Anything malformed in it is counted and not answered. */
   packet(bytes: Uint8Array, from: PeerAddress, nowMs: number): Effect[] {
     const now = this.#time.advance(nowMs);
+    if (from.port === 0) {
+      // UDP has it for "no answer" (RFC 768), and a socket throws when told to send there.
+      this.#outbox.count('packet_from_port_0');
+      return this.#finish(now);
+    }
     const { messages, drops } = this.wire.openPacket(bytes);
     for (const reason of drops) this.#outbox.count(`packet_${reason.replaceAll('-', '_')}`);
     for (const message of messages) {
@@ -317,6 +323,11 @@ export class Gossip {
     const now = this.#time.advance(nowMs);
     this.#sync.answered(asked.to, payload, now);
     return this.#finish(now);
+  }
+
+  /** Takes note that what this node asked is not answered; without it others wait for its time to end. */
+  unanswered(asked: AskEffect): void {
+    this.#sync.unanswered(asked.to);
   }
 
   /** Takes the ack to a ping that was sent over TCP. */

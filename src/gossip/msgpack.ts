@@ -33,6 +33,7 @@ export type MsgpackInput =
 export type MsgpackFault =
   | 'truncated'
   | 'too-deep'
+  | 'too-many-values'
   | 'unsupported-type'
   | 'unsafe-integer'
   | 'bad-map-key';
@@ -44,6 +45,12 @@ export type MsgpackResult =
 
 /** Containers inside containers that a value may have. The protocol's own messages need 4. */
 export const MSGPACK_DEPTH_MAX = 8;
+
+/**
+ * Values that one value may consist of: a byte of input costs some hundred of memory as an empty map. A push
+ * of serf's state of 65,536 members has 200,000. Our own bound.
+ */
+export const MSGPACK_VALUES_MAX = 262_144;
 
 /** Encodes `value` into `writer`, integers and lengths in their shortest form. */
 export function writeMsgpack(writer: ByteWriter, value: MsgpackInput): void {
@@ -128,6 +135,7 @@ class Reader {
   offset: number;
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
+  #valuesLeft = MSGPACK_VALUES_MAX;
 
   constructor(bytes: Uint8Array, offset: number) {
     this.#bytes = bytes;
@@ -136,6 +144,7 @@ class Reader {
   }
 
   value(depth: number): MsgpackValue {
+    if (this.#valuesLeft-- <= 0) return this.#fail('too-many-values');
     const type = this.#unsigned(1);
     if (type <= 0x7f) return type;
     if (type <= 0x8f) return this.#map(type & 15, depth);

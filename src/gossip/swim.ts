@@ -220,6 +220,14 @@ export class Swim {
     if (rumour !== undefined) this.sender.send(to, '', [rumour]);
   }
 
+  /** Whether a live member has this address; its port may have been translated on the way. */
+  isPeer({ address }: PeerAddress): boolean {
+    for (const member of this.#table.values()) {
+      if (member.address === address && isLive(member)) return true;
+    }
+    return false;
+  }
+
   /**
    * Whether all these nodes and the known members understand each other. If not, the push/pull that
    * told of them must not be merged, nor its user state (memberlist `mergeRemoteState`).

@@ -192,7 +192,10 @@ export class GossipTransport {
     const answer = await this.#exchange('ask', effect, this.#gossip.tuning.streamTimeoutMs);
     if (answer?.kind === 'user') {
       this.#perform(this.#gossip.answered(effect, answer.payload, this.#clock.nowMs()));
-    } else if (answer !== undefined) this.#count('stream_unexpected');
+      return;
+    }
+    this.#gossip.unanswered(effect);
+    if (answer !== undefined) this.#count('stream_unexpected');
   }
 
   async #streamPing(effect: StreamPingEffect): Promise<void> {

@@ -4,6 +4,16 @@ import type { GossipKeyMode, GossipKeysAssignment, GossipKeysReport } from './go
 export const GOSSIP_KEYS_MAX = 3;
 /** How long one step waits for nodes that are connected and do not confirm it. */
 export const STEP_MS_MAX = 60_000;
+/**
+ * Seals by one key with random nonces of 96 bits, at which the chance that any two nonces are the same stays
+ * below 2^-32 (NIST SP 800-38D, section 8.3). All nodes seal by the same key, so theirs count together.
+ */
+const SEALS_MAX = 2 ** 32;
+/**
+ * What a node seals in a second, if it is busy for all of a key's life: 60 packets of hastened gossip (120 with
+ * the profile `local`), and a few probes, acks and comparisons.
+ */
+const SEALS_PER_SECOND = 128;
 
 /** A key of the cluster's ring, as it is stored. */
 export interface GossipKey {
@@ -131,6 +141,17 @@ export function rotationDueMs(
   if (mode !== 'strict' || stepSinceMs !== undefined) return undefined; // a change is under way
   // A primary of the future is what a clock leaves that was set back: its age is not known.
   return primarySinceMs - nowMs > rotationMs ? nowMs : primarySinceMs + rotationMs;
+}
+
+/**
+ * How long a key seals in a cluster of so many nodes: as long as wanted, or shorter if they could seal more by
+ * it than random nonces are good for. Of 12 h that takes more than 776 nodes; 4,096 get 2.3 h.
+ *
+ * @param rotationMs - 0 for ever, whatever the number: whoever wants that changes keys by hand.
+ */
+export function scaledRotationMs(rotationMs: number, nodes: number): number {
+  const lifeMs = (SEALS_MAX / SEALS_PER_SECOND / Math.max(1, nodes)) * 1000;
+  return Math.min(rotationMs, Math.floor(lifeMs));
 }
 
 /** A ring with one key, by which everything is sealed from the start. */

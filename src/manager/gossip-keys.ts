@@ -10,6 +10,7 @@ import {
   type KeyHolder,
   ringAssignment,
   rotationDueMs,
+  scaledRotationMs,
   stepRing,
   withKey,
   withNext,
@@ -121,7 +122,8 @@ export function driveGossipKeys(
     return { progress: describeStep(ring, step.ring, step.skipped), wakeAtMs: nowMs };
   }
   if (step.wakeAtMs !== undefined) return { progress: [], wakeAtMs: step.wakeAtMs };
-  const rotationMs = cluster.gossip?.keyRotationMs ?? KEY_ROTATION_MS_DEFAULT;
+  const wantedMs = cluster.gossip?.keyRotationMs ?? KEY_ROTATION_MS_DEFAULT;
+  const rotationMs = scaledRotationMs(wantedMs, [...draft.all('nodes')].length);
   const dueMs = rotationDueMs(ring, rotationMs, nowMs);
   if (dueMs === undefined) return { progress: [] };
   if (dueMs > nowMs) return { progress: [], wakeAtMs: dueMs };

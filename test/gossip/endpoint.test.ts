@@ -428,7 +428,14 @@ test('what is said of endpoints is read as it was written', (t) => {
     { kind: 'delta', delta: DELTA },
     { kind: 'repair', delta: { ...DELTA, full: true } },
     { kind: 'summary', summary: '0123456789abcdef' },
-    { kind: 'digest', windows: [WINDOW, { first: 3, last: 4, versions: [] }], answer: true },
+    {
+      kind: 'digest',
+      windows: [
+        { ...WINDOW, last: 3 },
+        { first: 3, last: 4, versions: [] },
+      ],
+      answer: true,
+    },
     { kind: 'branches', sums: new Uint8Array(TREE_FANOUT * SUM_BYTES).fill(3) },
     { kind: 'leaves', branch: 63, sums: new Uint8Array(TREE_FANOUT * SUM_BYTES) },
     { kind: 'behind', first: 1, last: 2 },
@@ -492,12 +499,17 @@ function newSync(name: string) {
   const asked: Uint8Array[] = [];
   const askedOf: string[] = [];
   const told: string[] = [];
+  let largest = 0;
   const sync = new EndpointSync({
     ...{ tuning: LAN_TUNING, random: seededRandom(1), table, outbox: new Outbox(), queue },
     epochMs: () => 1_000,
     hasten: () => {},
-    send: (_to, messages) => sent.push(...messages),
+    send: (_to, messages) => {
+      sent.push(...messages);
+      largest = Math.max(largest, ...messages.map(({ length }) => length));
+    },
     tellOf: (_to, node) => told.push(node),
+    isPeer: () => true,
     ask: (to, payload) => {
       asked.push(payload);
       askedOf.push(to.address);
@@ -514,7 +526,8 @@ function newSync(name: string) {
     sync.sendSummaries([PEER]);
     return sent.splice(0);
   };
-  return { table, queue, sync, asked, askedOf, told, receive, summary };
+  const largestSent = (): number => largest;
+  return { table, queue, sync, asked, askedOf, told, receive, summary, largest: largestSent };
 }
 
 /** Lets `a` and `b` talk about the summary of `a` until neither has anything to say by packet. */
@@ -625,6 +638,37 @@ test('in a large cluster a difference is found by sums, and costs a few packets'
       [...b.table.visible()].find(({ node }) => node === 'n7'),
       { value: 2 },
     );
+  }
+  t.end();
+});
+
+test('nodes of the longest names come to agree, and no message is larger than a packet', (t) => {
+  for (const [count, lacking] of [
+    [4_000, 1],
+    [4_000, 300],
+    [4_000, 4_000],
+    [60, 3],
+  ] as const) {
+    const [a, b] = [newSync('a'), newSync('b')];
+    for (const node of ['a', 'b']) for (const { table } of [a, b]) table.setOwner(node, 'live', 0);
+    const records = Array.from({ length: count }, (_, index) => {
+      const record = new EndpointRecord(`${'x'.repeat(250)}${index}`, 1);
+      record.write('k', content(1), 0);
+      return record;
+    });
+    a.table.restore(records, 0);
+    b.table.restore(records.slice(lacking), 0);
+    for (const { node } of records) b.table.setOwner(node, 'live', 0);
+    b.table.setLocal('own', 1); // which a lacks
+    for (let round = 0; round < 40 && a.table.summary() !== b.table.summary(); round++) {
+      const [from, to] = round % 2 === 0 ? [a, b] : [b, a];
+      compare(from, to);
+      pull(a, b);
+      pull(b, a);
+    }
+    t.equal(a.table.summary(), b.table.summary(), `${lacking} of ${count}`);
+    t.ok(a.largest() <= LAN_TUNING.packetBytesMax, `${a.largest()} bytes`);
+    t.ok(b.largest() <= LAN_TUNING.packetBytesMax, `${b.largest()} bytes`);
   }
   t.end();
 });

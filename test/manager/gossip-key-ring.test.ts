@@ -10,6 +10,7 @@ import {
   ringAssignment,
   rotationDueMs,
   STEP_MS_MAX,
+  scaledRotationMs,
   stepRing,
   withKey,
   withNext,
@@ -191,6 +192,23 @@ test('a key is rotated when its time is up, unless a change is under way', (t) =
     [ringOf('a', { mode: 'accept' }), HOUR, 2 * HOUR, undefined],
   ] as const) {
     t.equal(rotationDueMs(given, rotationMs, nowMs), expected);
+  }
+  t.end();
+});
+
+test('a key seals no more packets than random nonces are good for, however large the cluster', (t) => {
+  const HOUR = 3_600_000;
+  for (const [wantedMs, nodes, expected] of [
+    [12 * HOUR, 0, 12 * HOUR],
+    [12 * HOUR, 776, 12 * HOUR],
+    [12 * HOUR, 777, 43_184_597],
+    [12 * HOUR, 4_096, 8_192_000],
+    [60_000, 4_096, 60_000],
+    [0, 4_096, 0],
+  ] as const) {
+    const rotationMs = scaledRotationMs(wantedMs, nodes);
+    t.equal(rotationMs, expected, `${nodes} nodes`);
+    t.ok((rotationMs / 1_000) * 128 * nodes <= 2 ** 32);
   }
   t.end();
 });

@@ -18,16 +18,8 @@ import {
   type PlacedVtep,
   type VisibleEntry,
 } from '../../src/node/endpoint-view.ts';
+import { TASK } from '../support/endpoint-value.ts';
 
-const TASK = {
-  networkId: 'blue',
-  address: '10.0.1.5',
-  mac: '02:42:0a:00:01:05',
-  serviceId: 'web',
-  taskId: 't1',
-  state: 'active',
-  primary: true,
-};
 const KEY = endpointKey('blue', '10.0.1.5');
 
 function vtep(node: string, address: string, port = 4789): VisibleEntry {

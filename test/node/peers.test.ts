@@ -6,16 +6,7 @@ import { SILENT_LOG } from '../../src/core/capabilities.ts';
 import { SYSTEM_CLOCK, SYSTEM_RANDOM } from '../../src/io/system.ts';
 import type { Identity } from '../../src/node/identity.ts';
 import { Peers } from '../../src/node/peers.ts';
-
-const TASK = {
-  networkId: 'blue',
-  address: '10.0.1.5',
-  mac: '02:42:0a:00:01:05',
-  serviceId: 'web',
-  taskId: 't1',
-  state: 'active',
-  primary: true,
-};
+import { TASK } from '../support/endpoint-value.ts';
 
 /** Peers of a node `name` at a loopback address, which have not started to gossip. */
 function makePeers(memoryFile: string, name: string, address: string) {

@@ -4,16 +4,8 @@ import { mock } from 'node:test';
 import { type Test, test } from 'tap';
 import { EndpointView, type VisibleEntry } from '../../src/node/endpoint-view.ts';
 import { RememberedEndpoints } from '../../src/node/remembered-endpoints.ts';
+import { TASK } from '../support/endpoint-value.ts';
 
-const TASK = {
-  networkId: 'blue',
-  address: '10.0.1.5',
-  mac: '02:42:0a:00:01:05',
-  serviceId: 'web',
-  taskId: 't1',
-  state: 'active',
-  primary: true,
-};
 const KEY = 'endpoint/blue/10.0.1.5';
 
 /** A VTEP, unless something else is told. */

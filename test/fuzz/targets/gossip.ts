@@ -2,14 +2,17 @@
 
 import type { Json } from '../../../src/core/store.ts';
 import { compress } from '../../../src/gossip/compression.ts';
+import type { AskEffect, Effect } from '../../../src/gossip/effects.ts';
 import {
   decodeEndpointMessage,
   ENDPOINT_MAGIC,
   type EndpointMessage,
+  encodeEndpointMessage,
   encodeEndpointPayload,
 } from '../../../src/gossip/endpoint-codec.ts';
 import { SUM_BYTES, TREE_FANOUT, TREE_LEAVES } from '../../../src/gossip/endpoint-tree.ts';
 import { Gossip } from '../../../src/gossip/gossip.ts';
+import { type Member, newMember } from '../../../src/gossip/member.ts';
 import { decodeMessage, encodeMessage, type Message } from '../../../src/gossip/messages.ts';
 import {
   decodeMsgpack,
@@ -23,6 +26,12 @@ import {
   encodePacket,
   PACKET_DECOMPRESSED_BYTES_MAX,
 } from '../../../src/gossip/packet.ts';
+import {
+  encodePushPull,
+  encodeUserStream,
+  type StreamMessage,
+  StreamReader,
+} from '../../../src/gossip/push-pull.ts';
 import { readEndpointRecord, readVtepRecord } from '../../../src/node/endpoint-record.ts';
 import { bytesOf, type FuzzTarget, require, textOf } from '../target.ts';
 
@@ -105,24 +114,6 @@ export const packet: FuzzTarget = {
   },
 };
 
-export const member: FuzzTarget = {
-  name: 'gossip-member',
-  bytesMax: 1_400,
-  dictionary: DICTIONARY,
-  seeds: () => packet.seeds(),
-  run(input) {
-    const random = { next: () => 0.5, bytes: (length: number) => new Uint8Array(length) };
-    const config = { name: 'self', address: '10.0.0.1', port: 7946, generation: 1 };
-    const gossip = new Gossip({ random }, config, 0);
-    const effects = [...gossip.packet(input, PEER, 10), ...gossip.tick(1_000)];
-    const members = gossip.members();
-    require(members[0]?.name === 'self' && members[0]?.state === 'alive', 'this node lives');
-    require(members.length <= 1 + input.length / 8, 'a member takes some bytes to announce');
-    const kinds = [...new Set(effects.map(({ kind }) => kind))].sort();
-    return { kind: `${members.length} ${kinds.join()}`, detail: json({ effects, members }) };
-  },
-};
-
 function toInput(value: MsgpackValue): MsgpackInput {
   if (value instanceof Map) {
     return Object.fromEntries([...value].map(([key, item]) => [key, toInput(item)]));
@@ -176,6 +167,62 @@ const ENDPOINT_MESSAGES: readonly EndpointMessage[] = [
   { kind: 'pull', ...WINDOW, resume: { node: 'n2', until: 3 } },
   { kind: 'pulled', deltas: [DELTA], next: 5 },
 ];
+
+/** A member of the other node, as a push/pull has it. */
+const N2: Member = newMember({
+  ...{ node: 'n2', incarnation: 2, ...PEER, meta: new Uint8Array() },
+  versions: Uint8Array.of(1, 5, 2, 2, 5, 5),
+});
+
+export const member: FuzzTarget = {
+  name: 'gossip-member',
+  bytesMax: 1_400,
+  dictionary: DICTIONARY,
+  seeds: () => [
+    ...packet.seeds(),
+    ...ENDPOINT_MESSAGES.map(encodeEndpointPayload),
+    ...ENDPOINT_MESSAGES.map(encodeEndpointMessage),
+    encodeUserStream(encodeEndpointPayload({ kind: 'pull', ...WINDOW })),
+    encodePushPull([N2], encodeEndpointPayload({ kind: 'summary', summary: 'other' }), true),
+  ],
+  run(input) {
+    const random = { next: () => 0.5, bytes: (length: number) => new Uint8Array(length) };
+    const config = { name: 'self', address: '10.0.0.1', port: 7946, generation: 1 };
+    const gossip = new Gossip({ random }, config, 0);
+    gossip.restore({ members: [N2], records: [] }, 0);
+    gossip.table.setLocal('k', 'v');
+    // Whatever it is, it comes in each way in which bytes can come, and time goes on.
+    const asked: AskEffect = { kind: 'ask', to: PEER, bytes: new Uint8Array() };
+    const streamed = gossip.streamUser(input, PEER, 20);
+    const read = new StreamReader().push(input);
+    const effects = [
+      ...gossip.packet(input, PEER, 10),
+      ...gossip.tick(1_000),
+      ...streamed.effects,
+      ...gossip.answered(asked, input, 1_010),
+      ...(read.kind === 'message' ? exchanged(gossip, read.message) : []),
+      ...gossip.tick(2_000),
+    ];
+    const members = gossip.members();
+    require(members[0]?.name === 'self' && members[0]?.state === 'alive', 'this node lives');
+    require(members.length <= 2 + input.length / 8, 'a member takes some bytes to announce');
+    const sent = effects.reduce((sum, one) => sum + (one.kind === 'send' ? 1 : 0), 0);
+    require(sent <= 40 + input.length / 8, 'what is sent in answer is bounded');
+    const kinds = [...new Set(effects.map(({ kind }) => kind))].sort();
+    return { kind: `${members.length} ${kinds.join()}`, detail: json({ effects, members }) };
+  },
+};
+
+/** Takes what came by stream as the request and as the answer that it may be. */
+function exchanged(gossip: Gossip, message: StreamMessage): readonly Effect[] {
+  if (message.kind === 'user') return gossip.streamUser(message.payload, PEER, 1_020).effects;
+  if (message.kind !== 'pushPull') return [];
+  const started = { kind: 'pushPull', to: PEER, bytes: new Uint8Array() } as const;
+  const { effects, reply } = gossip.pushPullRequest(message, 1_020);
+  const again = new StreamReader().push(reply);
+  require(again.kind === 'message', 'an answer can be read');
+  return [...effects, ...gossip.pushPullReply({ ...started, purpose: 'join' }, message, 1_030)];
+}
 
 export const endpoints: FuzzTarget = {
   name: 'endpoint-messages',
