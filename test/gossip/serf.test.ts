@@ -180,7 +180,10 @@ test('the state of serf is read, and written as serf does', (t) => {
   t.end();
 });
 
-const nodeName = fc.string({ minLength: 1, maxLength: 12, unit: 'grapheme' });
+// The oracle refuses to read this one as a key.
+const nodeName = fc
+  .string({ minLength: 1, maxLength: 12, unit: 'grapheme' })
+  .filter((name) => name !== '__proto__');
 const time = fc.oneof(fc.nat({ max: 3 }), fc.maxSafeNat(), fc.constant(LAMPORT_TIME_MAX));
 
 test('any user state is read as it was written, by another decoder, too', (t) => {
