@@ -15,6 +15,8 @@ const LOSS_PERCENT = 30;
 /** Endpoints that come, of which the percentiles are. */
 const CHANGES = 100;
 const WAIT_MS = 300_000;
+/** Before each kill: a member that failed and came back makes others patient (Lifeguard), a second for each ping. */
+const SETTLE_MS = 10_000;
 /** How often logs are looked at for losses, so that none has left them. */
 const LOOK_MS = 2_000;
 
@@ -140,6 +142,7 @@ async function killBoth({ weft, serf }: Sides, index: number): Promise<[number, 
   const nodeId = (await statusOf(agent)).node.id ?? '';
   const others = weft.agents.filter((other) => other !== agent);
   const peers = serf.filter((other) => other !== peer);
+  await delay(SETTLE_MS);
   const killedMs = Date.now();
   await Promise.all([agent.kill(), peer.kill()]);
   const times = await Promise.all([
