@@ -2,25 +2,27 @@
 // else to standard error; the exit code is 1 if something could not be measured.
 import { parseArgs } from 'node:util';
 import { benchDataPlane, dataPlanePeers, dataPlaneRows } from './data-plane.ts';
+import { benchGossip, gossipPeers, gossipRows } from './gossip.ts';
 import { describeMachine } from './machine.ts';
 import type { BenchOptions, Row } from './rows.ts';
 import { printMarkdown, printRow, printTable } from './rows.ts';
 import { benchTables, tablePeers, tableRows } from './tables.ts';
 
-const USAGE = `npm run bench -- dataplane|tables [FLAG…]
+const USAGE = `npm run bench -- dataplane|tables|gossip [FLAG…]
 
   --seconds N         length of one throughput run (3)
   --runs N            runs of each measurement, of which rows hold the median (5)
   --only ROW,…        these rows only
   --peers PEER,…      beside these peers only
   --packet-threads N  of each agent (as many as an agent chooses itself)
-  --long SECONDS      load between the two looks at the agents' memory (60)
+  --long SECONDS      load between the two looks at the agents' memory, or loss on a link (60)
   --json              a line of JSON per row, as soon as it is there
   --markdown          a table for a document, with the command and the machine
 `;
 
 const AREAS = {
   dataplane: { bench: benchDataPlane, rows: dataPlaneRows, peers: dataPlanePeers },
+  gossip: { bench: benchGossip, rows: gossipRows, peers: gossipPeers },
   tables: { bench: benchTables, rows: tableRows, peers: tablePeers },
 };
 

@@ -7,7 +7,7 @@ export interface BenchOptions {
   readonly seconds: number;
   /** Runs of each measurement; rows hold their median. */
   readonly runs: number;
-  /** Length of the load between the two looks at the memory of the agents. */
+  /** Length of the load between the two looks at the memory of the agents, and of a loss on a link. */
   readonly longSeconds: number;
   /** Packet threads of each agent; absent: as many as an agent chooses itself. */
   readonly packetThreads?: number;

@@ -183,7 +183,7 @@ export class Swim {
         this.#prober.nack(message);
         return;
       default:
-        this.#membership.apply(message, nowMs, from);
+        this.#changing(nowMs, () => this.#membership.apply(message, nowMs, from));
     }
   }
 
@@ -246,7 +246,7 @@ export class Swim {
   /** Does what is due at `nowMs`. */
   tick(nowMs: number): void {
     const { tuning } = this.#parts;
-    this.#membership.expire(nowMs);
+    this.#changing(nowMs, () => this.#membership.expire(nowMs));
     this.#perform(this.#prober.expire(nowMs), nowMs);
     if (!this.#prober.busy && this.#probeTurn.take(nowMs, tuning.probeIntervalMs)) {
       this.#perform(this.#prober.begin(nowMs), nowMs);
@@ -294,7 +294,8 @@ export class Swim {
       else if (action.kind === 'suspect') {
         const { node, incarnation } = action;
         const from = this.#self.name;
-        this.#membership.apply({ kind: 'suspect', node, incarnation, from }, nowMs);
+        const suspect = { kind: 'suspect', node, incarnation, from } as const;
+        this.#changing(nowMs, () => this.#membership.apply(suspect, nowMs));
       } else {
         const { ping, timeoutMs } = action;
         const bytes = encodeMessage(ping);
@@ -303,6 +304,13 @@ export class Swim {
         this.#parts.outbox.push({ kind: 'streamPing', to, bytes, sequence, timeoutMs });
       }
     }
+  }
+
+  /** A change of the membership: what is there to tell after there was nothing is told soon. */
+  #changing(nowMs: number, change: () => void): void {
+    const wasQuiet = this.#queue.size === 0;
+    change();
+    if (wasQuiet && this.#queue.size > 0) this.hasten(nowMs);
   }
 
   /** Sends queued rumours to random members, the recently dead included. */

@@ -1,6 +1,6 @@
 import { formatHostPort } from '../core/ip.ts';
 import type { MemberView } from '../gossip/member.ts';
-import { decodeTags } from '../gossip/member-tags.ts';
+import { decodeTags, isWeftMeta } from '../gossip/member-tags.ts';
 import type { Named } from './find-named.ts';
 
 /** Where the protocol version that a member speaks is among its versions. */
@@ -25,23 +25,26 @@ export interface MemberReport {
 /** What must not get to a terminal: these texts are whatever a member sends. */
 const CONTROLS = /[\p{Cc}\p{Cf}]/gu;
 
-/** @param nodes - Host names by node, where they are known. */
+/** @param nodes - Host names by node, as live ones announce them; of others, their tag tells. */
 export function memberReports(
   members: readonly MemberView[],
   nodes: readonly Named[],
 ): MemberReport[] {
   const names = new Map(nodes.map(({ id, name }) => [id, name]));
-  return members.map(({ name: id, address, port, state, incarnation, versions, meta }) => ({
-    name: printable(names.get(id) ?? id),
-    id: printable(id),
-    address: formatHostPort(address, port),
-    state,
-    incarnation,
-    protocol: versions[PROTOCOL_CURRENT] ?? 0,
-    tags: Object.fromEntries(
-      Array.from(decodeTags(meta), ([tag, value]) => [printable(tag), printable(value)]),
-    ),
-  }));
+  return members.map(({ name: id, address, port, state, incarnation, versions, meta }) => {
+    const tags = decodeTags(meta);
+    return {
+      name: printable(names.get(id) ?? (isWeftMeta(meta) ? tags.get('hostname') : undefined) ?? id),
+      id: printable(id),
+      address: formatHostPort(address, port),
+      state,
+      incarnation,
+      protocol: versions[PROTOCOL_CURRENT] ?? 0,
+      tags: Object.fromEntries(
+        Array.from(tags, ([tag, value]) => [printable(tag), printable(value)]),
+      ),
+    };
+  });
 }
 
 function printable(text: string): string {

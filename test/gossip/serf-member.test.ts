@@ -265,3 +265,16 @@ for (const { count, loss } of [
     t.end();
   });
 }
+
+test('a rumour that comes when all is told goes out within a quarter of the interval', (t) => {
+  for (let atMs = 5_000; atMs < 5_200; atMs += 50) {
+    const { gossip } = startNode({ weft: true, serf: true });
+    run(gossip, 0, atMs);
+    const rumour = { kind: 'suspect', node: 'serf', incarnation: 1, from: 'weft' } as const;
+    const effects = [...gossip.packet(encodeMessage(rumour), WEFT, atMs)];
+    effects.push(...run(gossip, atMs, atMs + 51));
+    const told = sent(effects).filter(({ message }) => message.kind === 'suspect');
+    t.ok(told.length > 0, `a suspicion that came at ${atMs} ms`);
+  }
+  t.end();
+});

@@ -156,6 +156,9 @@ test('members have the names of their hosts where these are known, and their tag
     { ...member, name: 'n1', address: '192.0.2.1', versions, meta },
     { ...member, ...odd, name: 'serf\u0007', meta: role },
   ];
+  const gone = { ...member, name: 'n2', state: 'dead', address: '192.0.2.2', versions } as const;
+  const hostname = encodeTags(new Map([['hostname', 'host2']]));
+  t.match(memberReports([{ ...gone, meta: hostname }], []), [{ name: 'host2', id: 'n2' }]);
   const rest = { state: 'alive', incarnation: 3 };
   t.same(memberReports(members, [{ id: 'n1', name: 'host1' }]), [
     {

@@ -126,14 +126,16 @@ export interface Cluster {
  *
  * @param count - Up to 100.
  * @param init - Further words of `weft init`.
+ * @param program - The `weft.mjs` to run.
  */
 export async function startCluster(
   lab: Lab,
   count: number,
   init: readonly string[] = [],
+  program: string = WEFT,
 ): Promise<Cluster> {
   const hosts = Array.from({ length: count }, (_, index) => lab.addHost(`host${index + 1}`));
-  const agents = hosts.map((host) => new LabAgent(lab, host));
+  const agents = hosts.map((host) => new LabAgent(lab, host, program));
   await Promise.all(agents.map((agent) => agent.start()));
   const [manager, ...workers] = agents;
   if (manager === undefined) throw new RangeError('Cannot start a cluster of no hosts');

@@ -103,6 +103,18 @@ export class Lab {
     this.#batch([`link set p${index} ${up ? 'up' : 'down'}`], this.#switch);
   }
 
+  /** Cuts the underlay in two: `hosts` reach each other and no one else, until {@link Lab.mend}. */
+  cut(hosts: readonly LabHost[]): void {
+    const moves = hosts.map((host) => `link set p${this.hosts.indexOf(host) + 1} master br1`);
+    this.#batch(['link add br1 type bridge', 'link set br1 up', ...moves], this.#switch);
+  }
+
+  /** Makes one underlay of both parts. */
+  mend(): void {
+    const moves = this.hosts.map((_, index) => `link set p${index + 1} master br0`);
+    this.#batch([...moves, 'link del br1'], this.#switch);
+  }
+
   /** Runs a command in a machine and waits for it. @throws {Error} if it fails, with its stderr */
   async exec(
     netns: string | LabHost,
