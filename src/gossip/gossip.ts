@@ -1,78 +1,33 @@
-import type { Random } from '../core/capabilities.ts';
 import { invariant } from '../core/invariant.ts';
 import { BroadcastQueue } from './broadcast-queue.ts';
-import { utf8Bytes } from './bytes.ts';
 import { checkTuning, type GossipTuning, LAN_TUNING } from './config.ts';
 import { type AskEffect, type Effect, Outbox, type PushPullEffect } from './effects.ts';
 import { ENDPOINT_MAGIC } from './endpoint-codec.ts';
 import type { EndpointRecord } from './endpoint-record.ts';
 import { EndpointSync, type SyncStats } from './endpoint-sync.ts';
 import { EndpointTable, type OwnerState } from './endpoint-table.ts';
-import { NODE_NAME_BYTES_MAX } from './field-reader.ts';
+import {
+  checkAddress,
+  checkConfig,
+  type GossipConfig,
+  type GossipDeps,
+  type GossipSnapshot,
+  PROTOCOL_VERSIONS,
+} from './gossip-config.ts';
 import { MachineTime } from './machine-time.ts';
 import { isLive, type Member, type MemberView } from './member.ts';
 import { encodeTags, isWeftMeta } from './member-tags.ts';
 import { encodeMessage } from './messages.ts';
-import { addressBytes, type PeerAddress } from './peer-address.ts';
+import type { PeerAddress } from './peer-address.ts';
 import { Periodic } from './periodic.ts';
 import { encodePushPull, encodeUserStream, type PushPull } from './push-pull.ts';
-import type { GossipCipher } from './sealing.ts';
 import { SerfDelegate } from './serf-delegate.ts';
 import { decodeUserState } from './serf-messages.ts';
 import { Swim } from './swim.ts';
 import { type KeyUse, Wire } from './wire.ts';
 
-/**
- * What weft nodes say they speak: memberlist protocol 1 to 5, at 2 as memberlist itself does, and
- * as its delegate serf 2 to 5, at 5, without which a serf agent refuses to talk.
- */
-export const PROTOCOL_VERSIONS: Uint8Array = Uint8Array.of(1, 5, 2, 2, 5, 5);
-
 /** Room that a packet has beside label and encryption: an alive message with 512 bytes of meta. */
 const ROOM_BYTES_MIN = 900;
-
-/** Who this node is. */
-export interface GossipConfig extends PeerAddress {
-  /** Unique in the cluster, 1 to 255 bytes of UTF-8. */
-  readonly name: string;
-  /** Larger than in every earlier life of this node: the epoch time of its start will do. */
-  readonly generation: number;
-  /** What all members know of this node, besides that it is weft's: see {@link encodeTags}. */
-  readonly tags?: ReadonlyMap<string, string>;
-  /** Keeps clusters apart: others' packets are dropped. At most 255 bytes; empty by default. */
-  readonly label?: string;
-  /** Whether what is sent is compressed. True by default, as in memberlist. */
-  readonly compression?: boolean;
-  readonly tuning?: Partial<GossipTuning>;
-}
-
-/**
- * Lets machines of one process hold once what they have in common: in a simulation of thousands of
- * nodes each knows all others, and mostly the same of them.
- */
-export interface Sharing {
-  /** @returns `member`, or another object that says the same */
-  member(member: Member): Member;
-  /** @returns `record`, or another object that says the same; it is not changed any more */
-  record(record: EndpointRecord): EndpointRecord;
-}
-
-/** What a node knows, to start others with. */
-export interface GossipSnapshot {
-  readonly members: readonly Member[];
-  readonly records: readonly EndpointRecord[];
-}
-
-/** What {@link Gossip} works with. */
-export interface GossipDeps {
-  /** Decides whom to probe, tell and ask, and when; makes nonces. */
-  readonly random: Random;
-  /** Without one no keys can be set. */
-  readonly cipher?: GossipCipher;
-  /** Milliseconds since the epoch, to tell how old a change is; 0 without it. */
-  readonly epochMs?: () => number;
-  readonly sharing?: Sharing;
-}
 
 /**
  * One node's gossip: membership and the endpoint tables on top, as one state machine without I/O.
@@ -408,24 +363,4 @@ export class Gossip {
 function ownerState(member: MemberView): OwnerState {
   if (isLive(member)) return 'live';
   return member.state === 'dead' ? 'failed' : 'left';
-}
-
-function checkConfig({ name, generation, ...peer }: GossipConfig): void {
-  const nameBytes = utf8Bytes(name).length;
-  if (nameBytes === 0 || nameBytes > NODE_NAME_BYTES_MAX) {
-    throw new RangeError(
-      `Cannot use a node name of ${nameBytes} bytes: expected 1 to ${NODE_NAME_BYTES_MAX}`,
-    );
-  }
-  if (!Number.isSafeInteger(generation) || generation < 0) {
-    throw new RangeError(`Cannot use generation ${generation}: expected an integer of 0 or more`);
-  }
-  checkAddress(peer);
-}
-
-function checkAddress({ address, port }: PeerAddress): void {
-  addressBytes(address);
-  if (!Number.isInteger(port) || port < 1 || port > 0xffff) {
-    throw new RangeError(`Cannot use port ${port}: expected an integer in [1, 65535]`);
-  }
 }

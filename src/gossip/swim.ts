@@ -8,15 +8,13 @@ import { MemberTable } from './member-table.ts';
 import { Membership } from './membership.ts';
 import { encodeMessage, type Message, type Rumour } from './messages.ts';
 import { type BroadcastSource, PacketSender } from './packet-sender.ts';
-import { formatPeer, type PeerAddress, samePeer } from './peer-address.ts';
+import { type PeerAddress, samePeer } from './peer-address.ts';
 import { Periodic } from './periodic.ts';
 import { type ProbeAction, Prober } from './prober.ts';
 import { versionConflict } from './protocol-versions.ts';
 import type { PushPullNode } from './push-pull.ts';
+import { Reconnector } from './reconnector.ts';
 import type { Wire } from './wire.ts';
-
-/** Addresses that {@link Swim.join} remembers; later ones are dropped. */
-export const SEEDS_MAX = 64;
 
 /** Rounds of gossip come so many times as often as usual at most. Our own. */
 const HASTE = 4;
@@ -56,13 +54,10 @@ export class Swim {
   readonly #awareness: Awareness;
   readonly #membership: Membership;
   readonly #prober: Prober;
-  /** BOUNDED by {@link SEEDS_MAX}. */
-  readonly #seeds = new Map<string, PeerAddress>();
+  readonly #reconnector: Reconnector;
   readonly #probeTurn: Periodic;
   readonly #gossipTurn: Periodic;
   #pushPullTurn: Periodic;
-  readonly #reconnectTurn: Periodic;
-  readonly #joinTurn: Periodic;
   /** Undefined unless a leave is being broadcast. */
   #leaveDeadlineMs: number | undefined;
 
@@ -90,8 +85,8 @@ export class Swim {
     this.#probeTurn = turn(tuning.probeIntervalMs);
     this.#gossipTurn = turn(tuning.gossipIntervalMs);
     this.#pushPullTurn = turn(tuning.pushPullIntervalMs);
-    this.#reconnectTurn = turn(tuning.reconnectIntervalMs);
-    this.#joinTurn = new Periodic(nowMs + tuning.joinRetryMs);
+    const failed = () => this.#membership.failed();
+    this.#reconnector = new Reconnector({ ...shared, random, failed }, nowMs);
   }
 
   /** 0 if this node keeps up; see {@link Awareness}. */
@@ -140,13 +135,8 @@ export class Swim {
   /** Remembers `seeds` and asks each for its state. */
   join(seeds: readonly PeerAddress[]): void {
     for (const seed of seeds) {
-      if (samePeer(seed, this.#self)) continue;
-      if (this.#seeds.size >= SEEDS_MAX && !this.#seeds.has(formatPeer(seed))) {
-        this.#parts.outbox.count('seeds_full');
-      } else {
-        this.#seeds.set(formatPeer(seed), seed);
-        this.exchange(seed, 'join');
-      }
+      const isOther = !samePeer(seed, this.#self);
+      if (isOther && this.#reconnector.addSeed(seed)) this.exchange(seed, 'join');
     }
   }
 
@@ -257,10 +247,9 @@ export class Swim {
         this.exchange(member, 'sync');
       }
     }
-    if (this.#joinTurn.take(nowMs, tuning.joinRetryMs) && this.#isAlone()) {
-      for (const seed of this.#lostSeeds()) this.exchange(seed, 'join');
+    if (!this.#membership.leaving) {
+      for (const peer of this.#reconnector.tick(nowMs)) this.exchange(peer, 'join');
     }
-    if (this.#reconnectTurn.take(nowMs, tuning.reconnectIntervalMs)) this.#reconnect();
     this.#finishLeave(nowMs);
   }
 
@@ -272,8 +261,7 @@ export class Swim {
       this.#membership.nextDeadlineMs(),
       this.#gossipTurn.nextMs,
       this.#pushPullTurn.nextMs,
-      this.#reconnectTurn.nextMs,
-      this.#joinTurn.nextMs,
+      this.#reconnector.nextMs,
     );
   }
 
@@ -321,32 +309,6 @@ export class Swim {
       return isLive(member) || (member.state === 'dead' && recentlyDead);
     });
     for (const peer of peers) this.sender.sendBroadcasts(peer, peer.name);
-  }
-
-  /**
-   * Tries a failed member or a seed that is no member now, so that partitions heal. On average each
-   * one is tried once per interval by some live member (serf `reconnect`).
-   */
-  #reconnect(): void {
-    if (this.#membership.leaving || this.#isAlone()) return; // alone: see the join turn
-    const { random } = this.#parts;
-    const dead = [...this.#table.troubled()].filter(({ state }) => state === 'dead');
-    const lost = [...dead, ...this.#membership.failed(), ...this.#lostSeeds()];
-    if (random.next() >= lost.length / this.#table.liveCount) return;
-    const peer = lost[Math.floor(random.next() * lost.length)];
-    if (peer !== undefined) this.exchange(peer, 'join');
-  }
-
-  /** Seeds that no live member has the address of. */
-  #lostSeeds(): PeerAddress[] {
-    const lost = new Map(this.#seeds);
-    if (lost.size === 0) return [];
-    for (const member of this.#table.values()) if (isLive(member)) lost.delete(formatPeer(member));
-    return [...lost.values()];
-  }
-
-  #isAlone(): boolean {
-    return !this.#membership.leaving && this.#table.liveCount <= 1;
   }
 
   #finishLeave(nowMs: number): void {

@@ -1,6 +1,6 @@
 import { bytesEqual } from '../../src/gossip/bytes.ts';
 import type { EndpointRecord } from '../../src/gossip/endpoint-record.ts';
-import type { Sharing } from '../../src/gossip/gossip.ts';
+import type { Sharing } from '../../src/gossip/gossip-config.ts';
 import type { Member } from '../../src/gossip/member.ts';
 
 /** Versions of one node's record, or of its membership, that are remembered. */
