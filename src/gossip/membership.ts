@@ -4,11 +4,13 @@ import type { BroadcastQueue } from './broadcast-queue.ts';
 import { bytesEqual } from './bytes.ts';
 import type { GossipTuning } from './config.ts';
 import type { MemberChange, Outbox } from './effects.ts';
+import { FailedMembers } from './failed-members.ts';
 import { aliveOf, isLive, type Member, newMember, viewMember } from './member.ts';
 import type { MemberTable } from './member-table.ts';
 import { type Accusation, type Alive, encodeMessage, type Rumour } from './messages.ts';
 import { formatPeer, type PeerAddress } from './peer-address.ts';
 import type { PushPullNode } from './push-pull.ts';
+import { QuietTimes } from './quiet-times.ts';
 import { Suspicion, suspicionMinMs } from './suspicion.ts';
 
 /** Incarnations are 32 bits on the wire; at the last one nothing can be refuted any more. */
@@ -45,10 +47,9 @@ export interface MembershipParts {
 export class Membership {
   readonly #parts: MembershipParts;
   readonly #selfName: string;
-  /** Until when there is nothing new to say of a member, or to a peer. BOUNDED: expires after {@link QUIET_MS}. */
-  readonly #quietUntilMs = new Map<string, number>();
-  /** Failed members that were reaped, for reconnects. BOUNDED by `membersMax`: the oldest goes. */
-  readonly #failed = new Map<string, Member>();
+  /** About members, and to peers. */
+  readonly #quiet = new QuietTimes(QUIET_MS);
+  readonly #failed: FailedMembers;
   #leaving = false;
   /** When the first suspect's time is over; undefined if that must be looked up. */
   #deadlineMs: number | undefined;
@@ -56,6 +57,7 @@ export class Membership {
   /** @param self - This node, not yet in the table. */
   constructor(parts: MembershipParts, self: Member) {
     this.#parts = parts;
+    this.#failed = new FailedMembers(parts.tuning);
     this.#selfName = self.name;
     parts.table.put(self);
     this.#broadcast(aliveOf(self));
@@ -109,7 +111,7 @@ export class Membership {
   #correct({ node, incarnation }: Accusation, from: PeerAddress, nowMs: number): void {
     const { self } = this;
     const isOld = node === self.name && incarnation < self.incarnation && isLive(self);
-    if (isOld && this.#breakSilence(formatPeer(from), nowMs)) this.#parts.tell(from, aliveOf(self));
+    if (isOld && this.#quiet.break(formatPeer(from), nowMs)) this.#parts.tell(from, aliveOf(self));
   }
 
   /**
@@ -164,12 +166,8 @@ export class Membership {
         this.#reap(member);
       }
     }
-    for (const [name, member] of this.#failed) {
-      if (member.stateChangedMs + tuning.reconnectTimeoutMs < nowMs) this.#failed.delete(name);
-    }
-    for (const [name, untilMs] of this.#quietUntilMs) {
-      if (untilMs <= nowMs) this.#quietUntilMs.delete(name);
-    }
+    this.#failed.expire(nowMs);
+    this.#quiet.expire(nowMs);
   }
 
   /** When {@link expire} has something to do next; Infinity if nothing is pending. */
@@ -203,7 +201,7 @@ export class Membership {
       this.#heardOfSelf(rumour);
     } else if (rumour.incarnation > known.incarnation || reclaimed) {
       this.#update(known, rumour);
-    } else if (known.state === 'dead' && this.#breakSilence(known.name, nowMs)) {
+    } else if (known.state === 'dead' && this.#quiet.break(known.name, nowMs)) {
       // It lives for someone: tell it what is said here, so that it can refute at once.
       this.#tellSuspect({ ...known, address: rumour.address, port: rumour.port });
     }
@@ -331,20 +329,13 @@ export class Membership {
 
   #conflict(member: Member, claimed: PeerAddress, nowMs: number): void {
     this.#parts.outbox.count('name_conflict');
-    if (!this.#breakSilence(member.name, nowMs)) return;
+    if (!this.#quiet.break(member.name, nowMs)) return;
     const { address, port } = claimed;
     this.#parts.outbox.event({
       kind: 'conflict',
       member: viewMember(member),
       claimed: { address, port },
     });
-  }
-
-  /** @returns whether something may be said of `name` again; then there is silence for a while */
-  #breakSilence(name: string, nowMs: number): boolean {
-    if (nowMs < (this.#quietUntilMs.get(name) ?? 0)) return false;
-    this.#quietUntilMs.set(name, nowMs + QUIET_MS);
-    return true;
   }
 
   /** Reaps the member that has been dead longest. */
@@ -362,11 +353,7 @@ export class Membership {
   #reap(member: Member): void {
     if (member.name === this.#selfName) return;
     this.#parts.table.delete(member.name);
-    if (member.state !== 'dead') return;
-    this.#failed.set(member.name, member);
-    const [oldest] = this.#failed.keys();
-    const full = this.#failed.size > this.#parts.tuning.membersMax;
-    if (full && oldest !== undefined) this.#failed.delete(oldest);
+    if (member.state === 'dead') this.#failed.add(member);
   }
 
   #broadcast(rumour: Rumour): void {
