@@ -5,9 +5,10 @@ import { BroadcastQueue } from '../../src/gossip/broadcast-queue.ts';
 import { LAN_TUNING } from '../../src/gossip/config.ts';
 import { type EndpointChange, Outbox } from '../../src/gossip/effects.ts';
 import { EndpointSync } from '../../src/gossip/endpoint-sync.ts';
-import { EndpointTable, type OwnerState } from '../../src/gossip/endpoint-table.ts';
+import { EndpointTable } from '../../src/gossip/endpoint-table.ts';
 import { EndpointTree, TREE_FANOUT } from '../../src/gossip/endpoint-tree.ts';
 import { MESSAGE_TYPE } from '../../src/gossip/messages.ts';
+import type { OwnerState } from '../../src/gossip/record-store.ts';
 import { seededRandom } from '../support/gossip-sim.ts';
 
 const NAMES = ['a', 'b', 'c', 'd'];

@@ -3,21 +3,15 @@ import { test } from 'tap';
 import { BroadcastQueue } from '../../src/gossip/broadcast-queue.ts';
 import { LAN_TUNING } from '../../src/gossip/config.ts';
 import { Outbox } from '../../src/gossip/effects.ts';
-import {
-  decodeEndpointMessage,
-  type EndpointMessage,
-  encodeEndpointMessage,
-  encodeEndpointPayload,
-} from '../../src/gossip/endpoint-codec.ts';
-import { ENDPOINT_VALUE_BYTES_MAX } from '../../src/gossip/endpoint-limits.ts';
+import { decodeEndpointMessage } from '../../src/gossip/endpoint-decoder.ts';
+import type { Delta } from '../../src/gossip/endpoint-delta.ts';
+import { encodeEndpointMessage, encodeEndpointPayload } from '../../src/gossip/endpoint-encoder.ts';
+import { ENDPOINT_VALUE_BYTES_MAX, RECORD_BYTES_MAX } from '../../src/gossip/endpoint-limits.ts';
+import type { EndpointMessage } from '../../src/gossip/endpoint-messages.ts';
 import { encodeDeltas, packDigests, packWindows } from '../../src/gossip/endpoint-packing.ts';
-import {
-  type Delta,
-  EndpointRecord,
-  RECORD_ENTRIES_MAX,
-} from '../../src/gossip/endpoint-record.ts';
+import { EndpointRecord, RECORD_ENTRIES_MAX } from '../../src/gossip/endpoint-record.ts';
 import { EndpointSync } from '../../src/gossip/endpoint-sync.ts';
-import { EndpointTable, isNewer, RECORD_BYTES_MAX } from '../../src/gossip/endpoint-table.ts';
+import { EndpointTable } from '../../src/gossip/endpoint-table.ts';
 import {
   differingSums,
   EndpointTree,
@@ -27,6 +21,7 @@ import {
   TREE_LEAVES,
 } from '../../src/gossip/endpoint-tree.ts';
 import { isJsonTooDeep, JSON_DEPTH_MAX, jsonDepth } from '../../src/gossip/json-depth.ts';
+import { isNewer } from '../../src/gossip/record-version.ts';
 import { seededRandom } from '../support/gossip-sim.ts';
 
 const content = (value: number | string): string => JSON.stringify(value);
