@@ -1,12 +1,6 @@
-import {
-  type DigestWindow,
-  encodeEndpointMessage,
-  entryFields,
-  type LeafRange,
-  type SeenVersion,
-  versionFields,
-} from './endpoint-codec.ts';
-import type { Delta, DeltaEntry } from './endpoint-record.ts';
+import type { Delta, DeltaEntry } from './endpoint-delta.ts';
+import { encodeEndpointMessage, entryFields, versionFields } from './endpoint-encoder.ts';
+import type { DigestWindow, LeafRange, SeenVersion } from './endpoint-messages.ts';
 import { encodeMsgpack } from './msgpack.ts';
 
 /** Room for the map, its keys and numbers around the entries of a delta, besides the node name. */

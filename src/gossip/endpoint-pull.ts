@@ -1,12 +1,8 @@
-import {
-  decodeEndpointMessage,
-  encodeEndpointPayload,
-  type LeafRange,
-  type PullRequest,
-  type Resume,
-} from './endpoint-codec.ts';
+import { decodeEndpointMessage } from './endpoint-decoder.ts';
+import type { Delta } from './endpoint-delta.ts';
+import { encodeEndpointPayload } from './endpoint-encoder.ts';
+import type { LeafRange, PullRequest, Resume } from './endpoint-messages.ts';
 import { cutDelta } from './endpoint-packing.ts';
-import type { Delta } from './endpoint-record.ts';
 import type { EndpointTable } from './endpoint-table.ts';
 import { formatPeer, type PeerAddress } from './peer-address.ts';
 

@@ -1,4 +1,4 @@
-import type { Json } from '../core/store.ts';
+import type { Delta, DeltaEntry, EntryContent } from './endpoint-delta.ts';
 import { type Fingerprint, leafOf } from './endpoint-tree.ts';
 import { fnv1a } from './fnv1a.ts';
 
@@ -10,36 +10,6 @@ const AHEAD_MAX = 16;
 const RECENT_MAX = 256;
 /** What an entry costs in memory besides its text, roughly. */
 const ENTRY_OVERHEAD_BYTES = 160;
-
-/** What an entry says: JSON text, or nothing for a deletion ("tombstone"). */
-export type EntryContent = string | undefined;
-
-/** One entry as it travels. */
-export interface DeltaEntry {
-  readonly key: string;
-  /** The record's version when this entry last changed. */
-  readonly version: number;
-  readonly content: EntryContent;
-  /** What `content` says, if it has been parsed already. Records do not keep it. */
-  readonly value?: Json;
-}
-
-/**
- * The changes of one node's record after version `since`, up to `version`: every entry whose
- * version is in that range, and its latest state only.
- */
-export interface Delta {
-  readonly node: string;
-  readonly generation: number;
-  readonly since: number;
-  readonly version: number;
-  /** When the owner changed it to `version`, by its own clock: milliseconds since the epoch; 0 is unknown. */
-  readonly atMs: number;
-  /** Deletions in the range may be missing: what is not listed in the range does not exist. */
-  readonly full: boolean;
-  /** In the order of versions. */
-  readonly entries: readonly DeltaEntry[];
-}
 
 interface Entry extends Omit<DeltaEntry, 'value'> {
   /** When a deletion came to be known; 0 otherwise, since nothing asks and a fraction takes memory. */

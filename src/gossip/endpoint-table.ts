@@ -1,38 +1,16 @@
 import { invariant } from '../core/invariant.ts';
 import type { Json } from '../core/store.ts';
 import type { Endpoint, EndpointChange } from './effects.ts';
-import { checkEndpoint, EndpointError } from './endpoint-limits.ts';
-import {
-  type ApplyResult,
-  type Delta,
-  EndpointRecord,
-  type EntryContent,
-  RECORD_ENTRIES_MAX,
-} from './endpoint-record.ts';
-import { EndpointTree } from './endpoint-tree.ts';
-import { NameIndex } from './name-index.ts';
-
-/**
- * All records together, as {@link EndpointRecord.bytes} counts; past it deltas are dropped. With what
- * weft announces of a task, 424 bytes, that is 600,000 of them, and resident memory is about as much as
- * is counted: see "A table of 100,000 endpoints" in docs/performance.md.
- */
-export const TABLE_BYTES_MAX: number = 256 * 1_024 * 1_024;
-/** This node's record, counted likewise: a quarter of what others have room for. Our own bound. */
-export const RECORD_BYTES_MAX: number = TABLE_BYTES_MAX / 4;
+import { changeOf, visibilityChange } from './endpoint-change.ts';
+import { type Delta, deltaBytes, type EntryContent } from './endpoint-delta.ts';
+import { checkEndpoint, checkRoom, TABLE_BYTES_MAX } from './endpoint-limits.ts';
+import { type ApplyResult, EndpointRecord, RECORD_ENTRIES_MAX } from './endpoint-record.ts';
+import type { EndpointTree } from './endpoint-tree.ts';
+import { type OwnerState, RecordStore } from './record-store.ts';
+import { isNewer, type RecordVersion, versionOf } from './record-version.ts';
 
 /** Of the records that may be kept, one in so many may have come before news of its owner. */
 const UNKNOWN_SHARE = 4;
-
-/** What the membership protocol thinks of a record's owner. */
-export type OwnerState = 'live' | 'failed' | 'left';
-
-/** What a node has of one record. A higher generation, then a higher version, is newer. */
-export interface RecordVersion {
-  readonly node: string;
-  readonly generation: number;
-  readonly version: number;
-}
 
 /** What {@link EndpointTable.apply} did. */
 export interface TableApplied {
@@ -66,13 +44,6 @@ export interface TableParts {
   readonly share?: ((record: EndpointRecord) => EndpointRecord) | undefined;
 }
 
-/** Why a record is not visible, and since when. */
-interface Absence {
-  /** 'unknown': the record has come before news of its owner. */
-  state: 'failed' | 'left' | 'unknown';
-  sinceMs: number;
-}
-
 /**
  * The endpoints of all nodes: this node's record, which it alone writes, and copies of the others'.
  * A record is visible while its owner is a live member. BOUNDED by `membersMax` records and
@@ -81,19 +52,8 @@ interface Absence {
 export class EndpointTable {
   readonly #parts: TableParts;
   readonly #node: string;
-  /** Owners, and nodes that a record is kept of. */
-  #index = new NameIndex();
-  /** By slot. */
-  #records: (EndpointRecord | undefined)[] = [];
-  /** By slot; owners that live are not in it. */
-  readonly #absent = new Map<number, Absence>();
-  /** Slots of records that have deletions to be forgotten in time. */
-  readonly #withDeletions = new Set<number>();
-  /** Sums of the records that are visible. */
-  readonly #tree = new EndpointTree();
+  readonly #store = new RecordStore();
   #nowMs: number;
-  #bytes = 0;
-  #count = 1;
 
   /** @param generation - Larger than in every earlier life of this node: a start time will do. */
   constructor(node: string, generation: number, parts: TableParts, nowMs: number) {
@@ -103,8 +63,8 @@ export class EndpointTable {
     const own = new EndpointRecord(node, generation);
     // Version 1 is the empty record: it replaces what others hold of an earlier life.
     own.version = 1;
-    this.#records[this.#index.add(node)] = own;
-    this.#tree.add(own.fingerprint);
+    this.#store.setOwner(node, 'live', nowMs);
+    this.#store.put(own, nowMs);
   }
 
   /** This node's record. */
@@ -114,22 +74,22 @@ export class EndpointTable {
 
   /** Records that are kept, this node's included. */
   get recordCount(): number {
-    return this.#count;
+    return this.#store.recordCount;
   }
 
   /** Names that are kept: of owners that live, and of all records. */
   get ownerCount(): number {
-    return this.#index.size;
+    return this.#store.nameCount;
   }
 
   /** Memory of all records, roughly. */
   get bytes(): number {
-    return this.#bytes;
+    return this.#store.bytes;
   }
 
   /** Sums of all visible records, to compare with those of other nodes. */
   get tree(): Pick<EndpointTree, 'root' | 'branches' | 'leaves'> {
-    return this.#tree;
+    return this.#store.tree;
   }
 
   /**
@@ -142,23 +102,8 @@ export class EndpointTable {
     // What others get is what was said now, not what the caller makes of the object later.
     const text = JSON.stringify(value);
     checkEndpoint(key, text);
-    const known = this.#own.get(key);
-    if (known === text) return false;
-    if (known === undefined && this.#own.entryCount >= RECORD_ENTRIES_MAX) {
-      throw new EndpointError(
-        `Cannot add endpoint ${JSON.stringify(key)}: this node has ${RECORD_ENTRIES_MAX} entries`,
-        { code: 'RECORD_FULL', entriesMax: RECORD_ENTRIES_MAX },
-      );
-    }
-    // Whoever cannot hold it never has the same as the others.
-    const grownBytes = key.length + text.length - (known?.length ?? 0);
-    if (grownBytes > 0 && this.#own.bytes + grownBytes > RECORD_BYTES_MAX) {
-      throw new EndpointError(
-        `Cannot set endpoint ${JSON.stringify(key)}: this node has ${this.#own.bytes} bytes of ` +
-          `endpoints, expected at most ${RECORD_BYTES_MAX}`,
-        { code: 'RECORD_TOO_LARGE', bytesMax: RECORD_BYTES_MAX },
-      );
-    }
+    if (this.#own.get(key) === text) return false;
+    checkRoom(this.#own, key, text);
     this.#write(key, text);
     return true;
   }
@@ -181,33 +126,16 @@ export class EndpointTable {
 
   /** Hides or shows what `node` has; undefined if nothing visible changed. */
   setOwner(node: string, state: OwnerState, nowMs: number): EndpointChange | undefined {
-    const slot = this.#index.add(node);
-    const record = this.#records[slot];
-    const absence = this.#absent.get(slot);
-    if (record === undefined && state !== 'live') {
-      // Nothing to hide; a record that comes yet waits for news of its owner, as any does.
-      this.#absent.delete(slot);
-      this.#index.delete(node);
-      return undefined;
-    }
-    if (state === 'live') this.#absent.delete(slot);
-    else if (absence?.state !== state) this.#absent.set(slot, { state, sinceMs: nowMs });
-    const wasLive = absence === undefined;
-    if (record === undefined || wasLive === (state === 'live')) return undefined;
-    if (wasLive) this.#tree.remove(record.fingerprint);
-    else this.#tree.add(record.fingerprint);
-    const entries = [...record.live()];
-    if (entries.length === 0) return undefined;
-    if (wasLive) return { node, added: [], changed: [], removed: entries.map(({ key }) => key) };
-    return { node, added: entries.map(endpointOf), changed: [], removed: [] };
+    const record = this.#store.setOwner(node, state, nowMs);
+    return record && visibilityChange(record, state === 'live');
   }
 
   /** Merges a copy of another node's changes. */
   apply(delta: Delta, nowMs: number): TableApplied {
     if (delta.node === this.#node) return NOTHING_NEW;
-    const known = this.#recordOf(delta.node);
+    const known = this.#store.get(delta.node);
     if (known !== undefined && delta.generation < known.generation) return NOTHING_NEW;
-    if (this.#bytes + deltaBytes(delta) > TABLE_BYTES_MAX) return NO_ROOM;
+    if (this.#store.bytes + deltaBytes(delta) > TABLE_BYTES_MAX) return NO_ROOM;
     const touched = new Map<string, EntryContent>();
     let record = known;
     if (known === undefined || delta.generation > known.generation) {
@@ -220,7 +148,7 @@ export class EndpointTable {
     } else if (known.isShared) record = known.clone();
     if (record === undefined) return NOTHING_NEW;
     const before = new Map(touched);
-    this.#take(delta.node);
+    this.#store.take(delta.node);
     const result = record.apply(delta, nowMs, touched);
     this.#keep(record, nowMs);
     for (const [key, content] of before) touched.set(key, content);
@@ -231,32 +159,22 @@ export class EndpointTable {
   }
 
   /** The records that are visible. Only to be read. */
-  *records(): Iterable<EndpointRecord> {
-    for (const [slot, record] of this.#records.entries()) {
-      if (record !== undefined && !this.#absent.has(slot)) yield record;
-    }
+  records(): Iterable<EndpointRecord> {
+    return this.#store.visible();
   }
 
   /** Starts with `records`, of owners that live: as if all had been heard before. */
   restore(records: Iterable<EndpointRecord>, nowMs: number): void {
     for (const record of records) {
-      if (record.node === this.#node || this.#recordOf(record.node) !== undefined) continue;
-      this.#absent.delete(this.#index.add(record.node));
+      if (record.node === this.#node || this.#store.get(record.node) !== undefined) continue;
+      this.#store.setOwner(record.node, 'live', nowMs);
       this.#keep(record, nowMs);
     }
   }
 
   /** Starts with what `other` has, this node's own record included. */
   adopt(other: EndpointTable): void {
-    this.#index = other.#index.clone();
-    this.#records = other.#records.slice();
-    this.#absent.clear();
-    for (const [slot, absence] of other.#absent) this.#absent.set(slot, { ...absence });
-    this.#tree.adopt(other.#tree);
-    this.#withDeletions.clear();
-    for (const slot of other.#withDeletions) this.#withDeletions.add(slot);
-    this.#bytes = other.#bytes;
-    this.#count = other.#count;
+    this.#store.adopt(other.#store);
   }
 
   /**
@@ -281,7 +199,7 @@ export class EndpointTable {
    * @param fullUntil - The copy is being filled by a full delta and has it up to this version.
    */
   deltaFor(node: string, theirs: RecordVersion | undefined, fullUntil = 0): Delta | undefined {
-    const record = this.#recordOf(node);
+    const record = this.#store.get(node);
     if (record === undefined || !this.isLive(node)) return undefined;
     if (theirs !== undefined && !isNewer(record, theirs)) return undefined;
     const sameLife = theirs?.generation === record.generation;
@@ -291,7 +209,7 @@ export class EndpointTable {
 
   /** What this node has, hidden records included, by node name. */
   digest(): RecordVersion[] {
-    const versions = [...this.#allRecords()].map(versionOf);
+    const versions = [...this.#store.all()].map(versionOf);
     return versions.sort((a, b) => (a.node < b.node ? -1 : 1));
   }
 
@@ -301,7 +219,7 @@ export class EndpointTable {
    */
   versionsIn(first: number, last: number): (RecordVersion & { readonly leaf: number })[] {
     const found: (RecordVersion & { readonly leaf: number })[] = [];
-    for (const record of this.#allRecords()) {
+    for (const record of this.#store.all()) {
       const { leaf } = record.fingerprint;
       if (leaf >= first && leaf < last) found.push({ ...versionOf(record), leaf });
     }
@@ -309,39 +227,35 @@ export class EndpointTable {
   }
 
   versionOf(node: string): RecordVersion | undefined {
-    const record = this.#recordOf(node);
+    const record = this.#store.get(node);
     return record && versionOf(record);
   }
 
   /** Whether what `node` has is visible: it is known as a live member. */
   isLive(node: string): boolean {
-    const slot = this.#index.get(node);
-    return slot !== undefined && !this.#absent.has(slot);
+    return this.#store.isLive(node);
   }
 
   /** Equal on nodes that see the same members and have the same records of them. */
   summary(): string {
-    return this.#tree.root;
+    return this.#store.tree.root;
   }
 
   /** Forgets old deletions, and the records of nodes that are gone for long. */
   collect(nowMs: number): void {
     const { tombstoneMs, departedRecordMs, reconnectTimeoutMs } = this.#parts.tuning;
     this.#nowMs = nowMs;
-    for (const [slot, { state, sinceMs }] of this.#absent) {
-      const keepMs = state === 'failed' ? reconnectTimeoutMs : departedRecordMs;
-      const name = this.#index.nameOf(slot);
-      if (name === undefined || nowMs - sinceMs <= keepMs) continue;
-      this.#take(name);
-      this.#absent.delete(slot);
-      this.#index.delete(name);
-    }
+    const keepMs = {
+      failed: reconnectTimeoutMs,
+      left: departedRecordMs,
+      unknown: departedRecordMs,
+    };
+    this.#store.forgetAbsent(keepMs, nowMs);
     const beforeMs = nowMs - tombstoneMs;
-    for (const slot of [...this.#withDeletions]) {
-      const record = this.#records[slot];
-      if (record === undefined || !record.hasOldDeletions(beforeMs)) continue;
+    for (const record of this.#store.withDeletions()) {
+      if (!record.hasOldDeletions(beforeMs)) continue;
       const kept = record.isShared ? record.clone() : record;
-      this.#take(record.node);
+      this.#store.take(record.node);
       kept.forgetDeletions(beforeMs);
       this.#keep(kept, nowMs);
     }
@@ -350,26 +264,15 @@ export class EndpointTable {
   /** Names that nobody has heard of leave room for the records of members. */
   #hasRoomFor(node: string): boolean {
     const { membersMax } = this.#parts.tuning;
-    if (this.#count >= membersMax) return false;
+    if (this.#store.recordCount >= membersMax) return false;
     if (this.isLive(node)) return true;
-    let unknown = 0;
-    for (const { state } of this.#absent.values()) if (state === 'unknown') unknown++;
-    return unknown < membersMax / UNKNOWN_SHARE;
+    return this.#store.unknownCount < membersMax / UNKNOWN_SHARE;
   }
 
   get #own(): EndpointRecord {
-    const own = this.#recordOf(this.#node);
+    const own = this.#store.get(this.#node);
     invariant(own !== undefined, 'a node has a record of its own');
     return own;
-  }
-
-  #recordOf(node: string): EndpointRecord | undefined {
-    const slot = this.#index.get(node);
-    return slot === undefined ? undefined : this.#records[slot];
-  }
-
-  *#allRecords(): Generator<EndpointRecord, void, undefined> {
-    for (const record of this.#records) if (record !== undefined) yield record;
   }
 
   #write(key: string, content: EntryContent): void {
@@ -379,85 +282,15 @@ export class EndpointTable {
 
   #changeOwn(change: (record: EndpointRecord) => void): void {
     const known = this.#own;
-    this.#take(this.#node);
+    this.#store.take(this.#node);
     const own = known.isShared ? known.clone() : known;
     change(own);
     this.#keep(own, this.#nowMs);
   }
 
-  /** Puts a record in, which counts from now on. One whose owner is not known waits for news of it. */
+  /** Puts a record in, or the object that all share who say the same. */
   #keep(record: EndpointRecord, nowMs: number): void {
     const { share } = this.#parts;
-    const isKnown = this.#index.get(record.node) !== undefined;
-    const slot = this.#index.add(record.node);
-    if (!isKnown) this.#absent.set(slot, { state: 'unknown', sinceMs: nowMs });
-    const kept = share !== undefined && record.isWhole ? share(record) : record;
-    this.#records[slot] = kept;
-    this.#bytes += kept.bytes;
-    this.#count++;
-    if (kept.hasDeletions) this.#withDeletions.add(slot);
-    if (!this.#absent.has(slot)) this.#tree.add(kept.fingerprint);
+    this.#store.put(share !== undefined && record.isWhole ? share(record) : record, nowMs);
   }
-
-  /** Takes a record out, if there is one. */
-  #take(node: string): void {
-    const slot = this.#index.get(node);
-    const record = slot === undefined ? undefined : this.#records[slot];
-    if (slot === undefined || record === undefined) return;
-    this.#records[slot] = undefined;
-    this.#withDeletions.delete(slot);
-    this.#bytes -= record.bytes;
-    this.#count--;
-    if (!this.#absent.has(slot)) this.#tree.remove(record.fingerprint);
-  }
-}
-
-/** Whether `a` is newer than `b`, both of one node. */
-export function isNewer(a: Omit<RecordVersion, 'node'>, b: Omit<RecordVersion, 'node'>): boolean {
-  return a.generation > b.generation || (a.generation === b.generation && a.version > b.version);
-}
-
-function versionOf({ node, generation, version }: EndpointRecord): RecordVersion {
-  return { node, generation, version };
-}
-
-function endpointOf({
-  key,
-  content,
-}: {
-  readonly key: string;
-  readonly content: string;
-}): Endpoint {
-  return { key, value: JSON.parse(content) };
-}
-
-function deltaBytes(delta: Delta): number {
-  return delta.entries.reduce(
-    (sum, { key, content }) => sum + key.length + (content?.length ?? 0),
-    0,
-  );
-}
-
-function changeOf(
-  record: EndpointRecord,
-  touched: ReadonlyMap<string, EntryContent>,
-  { entries }: Delta,
-): EndpointChange | undefined {
-  const parsed = new Map(entries.map((entry) => [entry.key, entry]));
-  const added: Endpoint[] = [];
-  const changed: Endpoint[] = [];
-  const removed: string[] = [];
-  for (const [key, before] of touched) {
-    const content = record.get(key);
-    if (before === content) continue;
-    if (content === undefined) removed.push(key);
-    else {
-      const { content: text, value } = parsed.get(key) ?? {};
-      const known = text === content && value !== undefined;
-      const endpoint = known ? { key, value } : endpointOf({ key, content });
-      (before === undefined ? added : changed).push(endpoint);
-    }
-  }
-  const count = added.length + changed.length + removed.length;
-  return count === 0 ? undefined : { node: record.node, added, changed, removed };
 }

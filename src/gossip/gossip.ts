@@ -2,10 +2,10 @@ import { invariant } from '../core/invariant.ts';
 import { BroadcastQueue } from './broadcast-queue.ts';
 import { checkTuning, type GossipTuning, LAN_TUNING } from './config.ts';
 import { type AskEffect, type Effect, Outbox, type PushPullEffect } from './effects.ts';
-import { ENDPOINT_MAGIC } from './endpoint-codec.ts';
+import { ENDPOINT_MAGIC } from './endpoint-messages.ts';
 import type { EndpointRecord } from './endpoint-record.ts';
 import { EndpointSync, type SyncStats } from './endpoint-sync.ts';
-import { EndpointTable, type OwnerState } from './endpoint-table.ts';
+import { EndpointTable } from './endpoint-table.ts';
 import {
   checkAddress,
   checkConfig,
@@ -21,6 +21,7 @@ import { encodeMessage } from './messages.ts';
 import type { PeerAddress } from './peer-address.ts';
 import { Periodic } from './periodic.ts';
 import { encodePushPull, encodeUserStream, type PushPull } from './push-pull.ts';
+import type { OwnerState } from './record-store.ts';
 import { SerfDelegate } from './serf-delegate.ts';
 import { decodeUserState } from './serf-messages.ts';
 import { Swim } from './swim.ts';

@@ -5,9 +5,10 @@ import { BroadcastQueue } from '../../src/gossip/broadcast-queue.ts';
 import { LAN_TUNING } from '../../src/gossip/config.ts';
 import { type EndpointChange, Outbox } from '../../src/gossip/effects.ts';
 import { EndpointSync } from '../../src/gossip/endpoint-sync.ts';
-import { EndpointTable, type OwnerState } from '../../src/gossip/endpoint-table.ts';
+import { EndpointTable } from '../../src/gossip/endpoint-table.ts';
 import { EndpointTree, TREE_FANOUT } from '../../src/gossip/endpoint-tree.ts';
 import { MESSAGE_TYPE } from '../../src/gossip/messages.ts';
+import type { OwnerState } from '../../src/gossip/record-store.ts';
 import { seededRandom } from '../support/gossip-sim.ts';
 
 const NAMES = ['a', 'b', 'c', 'd'];
@@ -64,6 +65,11 @@ class Node {
     else this.table.setLocal(key, value);
     const added = value === undefined ? [] : [{ key, value }];
     this.fold({ node: this.name, added, changed: [], removed: value === undefined ? [key] : [] });
+  }
+
+  setOwner(name: string, state: OwnerState, nowMs: number): void {
+    this.foldEvents(); // which came before
+    this.fold(this.table.setOwner(name, state, nowMs));
   }
 
   fold(change: EndpointChange | undefined): void {
@@ -197,9 +203,7 @@ class World {
     else if (what < 32) node.sync.pullFrom({ address: peer.name, port: 1 }, this.nowMs);
     else if (what < 36 && node !== peer) {
       const states: OwnerState[] = ['live', 'live', 'failed', 'left'];
-      node.fold(
-        node.table.setOwner(peer.name, states[chance % states.length] ?? 'live', this.nowMs),
-      );
+      node.setOwner(peer.name, states[chance % states.length] ?? 'live', this.nowMs);
     } else if (what < 38) {
       this.nowMs += (chance % 3) * (tombstoneMs / 2 + 1);
       for (const one of this.nodes.values()) if (chance % 2 === 0) one.table.collect(this.nowMs);
@@ -221,7 +225,7 @@ class World {
     this.nowMs += streamTimeoutMs;
     for (const node of this.nodes.values()) {
       for (const name of NAMES) {
-        if (name !== node.name) node.fold(node.table.setOwner(name, 'live', this.nowMs));
+        if (name !== node.name) node.setOwner(name, 'live', this.nowMs);
       }
     }
     for (let round = 0; round < 12; round++) {

@@ -3,16 +3,10 @@ import { test } from 'tap';
 import { BroadcastQueue } from '../../src/gossip/broadcast-queue.ts';
 import { LAN_TUNING } from '../../src/gossip/config.ts';
 import { Outbox } from '../../src/gossip/effects.ts';
-import {
-  decodeEndpointMessage,
-  encodeEndpointMessage,
-  encodeEndpointPayload,
-} from '../../src/gossip/endpoint-codec.ts';
-import {
-  type Delta,
-  EndpointRecord,
-  RECORD_ENTRIES_MAX,
-} from '../../src/gossip/endpoint-record.ts';
+import { decodeEndpointMessage } from '../../src/gossip/endpoint-decoder.ts';
+import type { Delta } from '../../src/gossip/endpoint-delta.ts';
+import { encodeEndpointMessage, encodeEndpointPayload } from '../../src/gossip/endpoint-encoder.ts';
+import { EndpointRecord, RECORD_ENTRIES_MAX } from '../../src/gossip/endpoint-record.ts';
 import { EndpointSync } from '../../src/gossip/endpoint-sync.ts';
 import { EndpointTable } from '../../src/gossip/endpoint-table.ts';
 import { TREE_LEAVES } from '../../src/gossip/endpoint-tree.ts';

@@ -2,7 +2,7 @@
 import { encode as oracleEncode } from '@msgpack/msgpack';
 import { test } from 'tap';
 import type { Effect, GossipEvent, PushPullEffect } from '../../src/gossip/effects.ts';
-import { ENDPOINT_MAGIC } from '../../src/gossip/endpoint-codec.ts';
+import { ENDPOINT_MAGIC } from '../../src/gossip/endpoint-messages.ts';
 import { Gossip } from '../../src/gossip/gossip.ts';
 import { encodeTags } from '../../src/gossip/member-tags.ts';
 import { encodeMessage, type Message } from '../../src/gossip/messages.ts';

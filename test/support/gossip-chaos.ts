@@ -18,7 +18,7 @@ export interface ChaosOptions {
 }
 
 /** A fault of one host, or a cut, lasts at most so long. */
-const FAULT_MS_MAX = 8_000;
+const FAULT_MS_MAX = 6_000;
 const CLOCK_JUMP_MS_MAX = 3_600_000;
 /** Keys that endpoints change under: those that nodes begin with, and some more. */
 const KEYS = 120;

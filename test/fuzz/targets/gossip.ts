@@ -3,13 +3,12 @@
 import type { Json } from '../../../src/core/store.ts';
 import { compress } from '../../../src/gossip/compression.ts';
 import type { AskEffect, Effect } from '../../../src/gossip/effects.ts';
+import { decodeEndpointMessage } from '../../../src/gossip/endpoint-decoder.ts';
 import {
-  decodeEndpointMessage,
-  ENDPOINT_MAGIC,
-  type EndpointMessage,
   encodeEndpointMessage,
   encodeEndpointPayload,
-} from '../../../src/gossip/endpoint-codec.ts';
+} from '../../../src/gossip/endpoint-encoder.ts';
+import { ENDPOINT_MAGIC, type EndpointMessage } from '../../../src/gossip/endpoint-messages.ts';
 import { SUM_BYTES, TREE_FANOUT, TREE_LEAVES } from '../../../src/gossip/endpoint-tree.ts';
 import { Gossip } from '../../../src/gossip/gossip.ts';
 import { type Member, newMember } from '../../../src/gossip/member.ts';

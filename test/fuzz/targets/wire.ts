@@ -1,7 +1,7 @@
 // What stands around the messages of other nodes: compression, encryption, labels.
 
 import { compress } from '../../../src/gossip/compression.ts';
-import { encodeEndpointPayload } from '../../../src/gossip/endpoint-codec.ts';
+import { encodeEndpointPayload } from '../../../src/gossip/endpoint-encoder.ts';
 import { lzwCompress, lzwDecompress } from '../../../src/gossip/lzw.ts';
 import { encodeMessage } from '../../../src/gossip/messages.ts';
 import { encodePacket } from '../../../src/gossip/packet.ts';

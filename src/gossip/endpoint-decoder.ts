@@ -1,159 +1,27 @@
 import type { Json } from '../core/store.ts';
-import { ByteWriter, newUtf8Text, utf8Text } from './bytes.ts';
+import { newUtf8Text, utf8Text } from './bytes.ts';
+import type { Delta, DeltaEntry } from './endpoint-delta.ts';
 import { ENDPOINT_KEY_BYTES_MAX, ENDPOINT_VALUE_BYTES_MAX } from './endpoint-limits.ts';
-import type { Delta, DeltaEntry } from './endpoint-record.ts';
-import type { RecordVersion } from './endpoint-table.ts';
+import {
+  type DigestWindow,
+  ENDPOINT_KIND,
+  ENDPOINT_MAGIC,
+  type EndpointMessage,
+  type LeafRange,
+  type PullAnswer,
+  type PullRequest,
+  type Resume,
+  type SeenVersion,
+} from './endpoint-messages.ts';
 import { SUM_BYTES, TREE_FANOUT, TREE_LEAVES } from './endpoint-tree.ts';
 import { FieldReader, NODE_NAME_BYTES_MAX } from './field-reader.ts';
 import { isJsonTooDeep } from './json-depth.ts';
-import { MESSAGE_TYPE } from './messages.ts';
-import { decodeMsgpack, type MsgpackInput, type MsgpackValue, writeMsgpack } from './msgpack.ts';
-
-/** First byte of weft's user messages and user state: serf's begin with 0 to 9. */
-export const ENDPOINT_MAGIC = 0x57;
-/** Second byte: what follows. */
-const KIND = {
-  delta: 1,
-  repair: 2,
-  summary: 3,
-  digest: 4,
-  branches: 5,
-  leaves: 6,
-  behind: 7,
-  pull: 8,
-  pulled: 9,
-} as const;
-
-/** Some leaves of the tree: from `first` on, those below `last`. */
-export interface LeafRange {
-  readonly first: number;
-  readonly last: number;
-}
-
-/** What a node has of one record, and whether it takes the record's owner for a live member. */
-export interface SeenVersion extends RecordVersion {
-  readonly isLive: boolean;
-}
-
-/** What a node has of the records in some leaves: one that is not listed is not there. */
-export interface DigestWindow extends LeafRange {
-  readonly versions: readonly SeenVersion[];
-}
-
-/** How far a record has come that is too large for one answer: see {@link PullRequest}. */
-export interface Resume {
-  readonly node: string;
-  readonly until: number;
-}
-
-/** "Send me what I lack of these leaves." By stream, answered by {@link PullAnswer}. */
-export interface PullRequest extends DigestWindow {
-  readonly kind: 'pull';
-  /** As the last answer said. */
-  readonly resume?: Resume;
-}
-
-/** What was lacking, as far as an answer has room. */
-export interface PullAnswer {
-  readonly kind: 'pulled';
-  readonly deltas: readonly Delta[];
-  /** The leaf to ask from next; `last` of the request when nothing is left. */
-  readonly next: number;
-  /** A record that only a part of was sent, where its version does not tell how much. */
-  readonly resume?: Resume;
-}
-
-/** Messages about endpoints, in `user` messages: see endpoint-sync.ts for their use. */
-export type EndpointMessage =
-  | { readonly kind: 'delta' | 'repair'; readonly delta: Delta }
-  | { readonly kind: 'summary'; readonly summary: string }
-  /** `answer`: it answers a digest, and is not answered by one. */
-  | { readonly kind: 'digest'; readonly windows: readonly DigestWindow[]; readonly answer: boolean }
-  /** {@link TREE_FANOUT} sums of {@link SUM_BYTES}. */
-  | { readonly kind: 'branches'; readonly sums: Uint8Array }
-  | { readonly kind: 'leaves'; readonly branch: number; readonly sums: Uint8Array }
-  | ({ readonly kind: 'behind' } & LeafRange)
-  | PullRequest
-  | PullAnswer;
+import { decodeMsgpack, type MsgpackValue } from './msgpack.ts';
 
 /** Why bytes about endpoints were dropped. One counter per value. */
 export type EndpointDrop = 'foreign' | 'malformed';
 
 const VERSION_MAX = Number.MAX_SAFE_INTEGER;
-
-/** Encodes a message as memberlist's `user` message, type byte first. */
-export function encodeEndpointMessage(message: EndpointMessage): Uint8Array {
-  const writer = new ByteWriter().uint8(MESSAGE_TYPE.user);
-  return writeEndpointMessage(writer, message).finish();
-}
-
-/** Encodes the payload of a user message: what {@link decodeEndpointMessage} reads. */
-export function encodeEndpointPayload(message: EndpointMessage): Uint8Array {
-  return writeEndpointMessage(new ByteWriter(), message).finish();
-}
-
-function writeEndpointMessage(writer: ByteWriter, message: EndpointMessage): ByteWriter {
-  writer.uint8(ENDPOINT_MAGIC).uint8(KIND[message.kind]);
-  writeMsgpack(writer, messageFields(message));
-  return writer;
-}
-
-function messageFields(message: EndpointMessage): MsgpackInput {
-  switch (message.kind) {
-    case 'delta':
-    case 'repair':
-      return deltaFields(message.delta);
-    case 'summary':
-      return { Summary: message.summary };
-    case 'digest':
-      return { Answer: message.answer, Windows: message.windows.map(windowFields) };
-    case 'branches':
-      return { Sums: message.sums };
-    case 'leaves':
-      return { Branch: message.branch, Sums: message.sums };
-    case 'behind':
-      return { First: message.first, Last: message.last };
-    case 'pull':
-      return { Window: windowFields(message), ...resumeFields(message.resume) };
-    case 'pulled':
-      return {
-        Deltas: message.deltas.map(deltaFields),
-        Next: message.next,
-        ...resumeFields(message.resume),
-      };
-  }
-}
-
-function deltaFields(delta: Delta): MsgpackInput {
-  const { node, generation, since, version, atMs, full, entries } = delta;
-  return {
-    At: atMs,
-    Entries: entries.map(entryFields),
-    Full: full,
-    Generation: generation,
-    Node: node,
-    Since: since,
-    Version: version,
-  };
-}
-
-/** An entry as it travels. */
-export function entryFields({ key, version, content }: DeltaEntry): MsgpackInput {
-  return [key, version, content ?? null];
-}
-
-/** A version as it travels. */
-export function versionFields({ node, generation, version, isLive }: SeenVersion): MsgpackInput {
-  return [node, generation, version, isLive];
-}
-
-function windowFields({ first, last, versions }: DigestWindow): MsgpackInput {
-  return [first, last, versions.map(versionFields)];
-}
-
-function resumeFields(resume: Resume | undefined): { Resume?: MsgpackInput } {
-  return resume === undefined ? {} : { Resume: [resume.node, resume.until] };
-}
 
 /** Decodes the payload of a `user` message. */
 export function decodeEndpointMessage(payload: Uint8Array): EndpointMessage | EndpointDrop {
@@ -168,26 +36,29 @@ export function decodeEndpointMessage(payload: Uint8Array): EndpointMessage | En
 type Reader = (fields: FieldReader) => EndpointMessage | undefined;
 
 const READERS: ReadonlyMap<number, Reader> = new Map<number, Reader>([
-  [KIND.delta, (fields) => withDelta('delta', fields)],
-  [KIND.repair, (fields) => withDelta('repair', fields)],
-  [KIND.summary, (fields) => ({ kind: 'summary', summary: fields.text('Summary', 2 * SUM_BYTES) })],
-  [KIND.digest, readDigest],
+  [ENDPOINT_KIND.delta, (fields) => withDelta('delta', fields)],
+  [ENDPOINT_KIND.repair, (fields) => withDelta('repair', fields)],
   [
-    KIND.branches,
+    ENDPOINT_KIND.summary,
+    (fields) => ({ kind: 'summary', summary: fields.text('Summary', 2 * SUM_BYTES) }),
+  ],
+  [ENDPOINT_KIND.digest, readDigest],
+  [
+    ENDPOINT_KIND.branches,
     (fields) => {
       const sums = readSums(fields);
       return sums && { kind: 'branches', sums };
     },
   ],
   [
-    KIND.leaves,
+    ENDPOINT_KIND.leaves,
     (fields) => {
       const [branch, sums] = [fields.integer('Branch', TREE_FANOUT - 1), readSums(fields)];
       return sums && { kind: 'leaves', branch, sums };
     },
   ],
   [
-    KIND.behind,
+    ENDPOINT_KIND.behind,
     (fields) => {
       const range = readRange(
         fields.integer('First', VERSION_MAX),
@@ -196,8 +67,8 @@ const READERS: ReadonlyMap<number, Reader> = new Map<number, Reader>([
       return range && { kind: 'behind', ...range };
     },
   ],
-  [KIND.pull, readPull],
-  [KIND.pulled, readPulled],
+  [ENDPOINT_KIND.pull, readPull],
+  [ENDPOINT_KIND.pulled, readPulled],
 ]);
 
 function withDelta(kind: 'delta' | 'repair', fields: FieldReader): EndpointMessage | undefined {
