@@ -24,7 +24,7 @@ const NEEDS_ROOT = [
   'test/runtime/task-executor.test.ts',
 ];
 /** Unit tests that take longer than a developer waits for the gate. */
-const SLOW = ['test/gossip/simulation-large.test.ts'];
+const SLOW = ['test/gossip/endpoint-model.test.ts', 'test/gossip/simulation-large.test.ts'];
 const isQuick = (file) => !isSystemTest(file) && ![...NEEDS_ROOT, ...SLOW].includes(file);
 
 const TASKS = {

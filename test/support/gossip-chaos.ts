@@ -20,6 +20,8 @@ export interface ChaosOptions {
 /** A fault of one host, or a cut, lasts at most so long. */
 const FAULT_MS_MAX = 6_000;
 const CLOCK_JUMP_MS_MAX = 3_600_000;
+/** Whom a new life joins by: a node that knows nobody whom anybody knows is lost, and rightly so. */
+const SEEDS = ['n0', 'n1', 'n2'];
 /** Keys that endpoints change under: those that nodes begin with, and some more. */
 const KEYS = 120;
 
@@ -107,7 +109,7 @@ export class GossipChaos {
     this.#sim.after(this.#upTo(FAULT_MS_MAX), () => {
       const generation = this.#generations.get(name)! + 1;
       this.#generations.set(name, generation);
-      const { gossip } = this.#sim.add(name, [this.#anyone(), this.#anyone()], generation);
+      const { gossip } = this.#sim.add(name, SEEDS, generation);
       const value = { life: generation };
       gossip.table.setLocal('endpoint/0', value);
       this.#own.set(name, new Map([['endpoint/0', value]]));
