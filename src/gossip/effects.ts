@@ -61,7 +61,7 @@ export interface StreamPingEffect {
 export interface AskEffect {
   readonly kind: 'ask';
   readonly to: PeerAddress;
-  /** A whole stream message, ready to write. */
+  /** A whole stream message, for {@link Wire.sealStream}. */
   readonly bytes: Uint8Array;
 }
 
